@@ -1,0 +1,84 @@
+# What one types here; CI calls the same. `make help` lists it all.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+PORT ?= 3000
+VENV := .venv
+BIN := $(VENV)/bin
+# What inference runs on: cpu or gpu.
+RUNTIME ?= cpu
+
+# Sent nowhere: BentoML reports its use unless told not to.
+export BENTOML_DO_NOT_TRACK := True
+
+CIFAR_TRAIN ?= ../shared/data/cifar10-train.zip
+CIFAR_TEST ?= ../shared/data/cifar10-test.zip
+
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+
+.PHONY: help serve test test-slow lint format bench install install-dev lock export-default clean
+
+help: ## List these targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do \
+		printf '  make %-16s %s\n' "$$name" "$$text"; done
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is not found; install Python 3.11, or name it: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "make: $(PYTHON) is not Python 3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: this Python lacks its venv module; on Debian and Ubuntu: apt-get install python3.11-venv" >&2; exit 1; }
+	@echo "Making the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The marks say which lock file was installed last; an unchanged one is not installed again.
+$(VENV)/.serve-$(RUNTIME): requirements/$(RUNTIME).lock | $(BIN)/python
+	@echo "Installing what serving needs (requirements/$(RUNTIME).lock); this takes a minute the first time"
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock | $(BIN)/python
+	@echo "Installing everything, PyTorch included (requirements/dev.lock); this takes minutes and 6 GB the first time"
+	@$(PIP_INSTALL) --require-hashes -r $<
+	@touch $@ $(VENV)/.serve-cpu
+
+install: $(VENV)/.serve-$(RUNTIME) ## Install what serving needs (RUNTIME=cpu, the default, or gpu)
+
+install-dev: $(VENV)/.dev ## Install everything: serving, export, tests
+
+serve: install ## Serve the embedded model on PORT (default 3000)
+	@echo "Serving on http://localhost:$(PORT)"
+	@exec $(BIN)/bentoml serve service.app:ResNetService --port $(PORT)
+
+test: install-dev ## Run the tests
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install-dev ## Run the slow tests: accuracy over HTTP, whole exports
+	@$(BIN)/python -m pytest -m slow
+
+lint: install-dev ## Check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: install-dev ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: install-dev ## Measure the service against its bound, decode and inference without HTTP
+	@$(BIN)/python benchmarks/end_to_end.py
+
+lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
+	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra dev -o requirements/dev.lock $(LOCK_OPTIONS)
+
+LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
+
+export-default: install-dev ## Train, export and publish the embedded model (an hour and a half on two cores)
+	@$(BIN)/python -m export train --data $(CIFAR_TRAIN) --validate $(CIFAR_TEST) --out build/default.pth
+	@$(BIN)/python -m export build/default.pth --name cifar10-resnet16 --verify-images $(CIFAR_TEST) \
+		--trained-on "the 50,000 training images of CIFAR-10 (32x32 pixels), re-compressed as JPEG" \
+		--limit "Trained and measured on images re-compressed as JPEG: accuracy is below published figures on the originals."
+
+clean: ## Remove the virtual environment and what was built
+	@rm -rf $(VENV) build

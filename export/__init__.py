@@ -1,0 +1,1 @@
+"""Turns trained PyTorch ResNets into verified ONNX models in the model store."""

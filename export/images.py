@@ -1,0 +1,97 @@
+"""Images from a folder or a zip file: for training, verification and calibration.
+
+A folder a class, as in ``cat/0001.jpg``, gives labels; images at the top have none.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from export.errors import ExportError
+from model_store.transforms import to_rgb
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+
+
+class ImagesError(ExportError):
+    """The images cannot be read; the message names the file."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One encoded image: its path inside the source, its class folder (or None), its bytes."""
+
+    path: str
+    label: str | None
+    data: bytes
+
+    def rgb(self) -> Image.Image:
+        try:
+            with Image.open(io.BytesIO(self.data)) as image:
+                return to_rgb(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ImagesError(f"{self.path}: cannot be decoded: {error}") from error
+
+
+def _is_image(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__")) for part in path.parts)
+
+
+def class_folder(name: str) -> str | None:
+    """The folder that holds the image ``name``; None for one at the top."""
+    return PurePosixPath(name).parent.name or None
+
+
+def list_images(source: Path) -> list[str]:
+    """Paths of the images in ``source``, sorted."""
+    if source.is_dir():
+        found = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+    elif zipfile.is_zipfile(source):
+        with zipfile.ZipFile(source) as archive:
+            found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+    else:
+        raise ImagesError(f"{source}: neither a folder nor a zip file")
+    images = sorted(name for name in found if _is_image(PurePosixPath(name)))
+    if not images:
+        raise ImagesError(f"{source}: no images ({', '.join(sorted(SUFFIXES))}) found")
+    return images
+
+
+def read_images(source: Path, names: list[str] | None = None) -> Iterator[ImageFile]:
+    """The images called ``names`` (all, sorted, where not given)."""
+    names = list_images(source) if names is None else names
+    if source.is_dir():
+        for name in names:
+            yield ImageFile(name, class_folder(name), _read_file(source / name))
+        return
+    with zipfile.ZipFile(source) as archive:
+        for name in names:
+            yield ImageFile(name, class_folder(name), _read_member(archive, name))
+
+
+def _read_file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ImagesError(f"{path}: {error.strerror or error}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (KeyError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise ImagesError(f"{archive.filename}: {name} cannot be read: {error}") from error
+
+
+def spread(names: list[str], count: int) -> list[str]:
+    """``count`` of ``names``, evenly spaced, so that every class folder has its share."""
+    if count >= len(names):
+        return names
+    return [names[i * len(names) // count] for i in range(count)]

@@ -1,0 +1,1 @@
+"""What a model is: the contract that exporting and serving share."""

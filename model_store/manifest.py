@@ -1,0 +1,208 @@
+"""The manifest: all that serving must know of a model, beside its weights.
+
+``manifest.json`` lies in ``models/NAME/VERSION/`` with the ONNX files and the
+labels. Unknown fields are an error, so a typing mistake or a manifest of a newer
+release is refused, not half understood.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+MANIFEST_FILE: Final = "manifest.json"
+SCHEMA_VERSION: Final = 1
+MAX_MANIFEST_BYTES: Final = 4 * 2**20
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class ManifestError(Exception):
+    """A manifest that cannot be read or does not hold together; one line says what and where."""
+
+
+def check_name(name: str) -> str:
+    """A model's name, safe as a folder and in a URL, or ``ValueError``."""
+    if not _MODEL_NAME.fullmatch(name) or ".." in name:
+        raise ValueError(
+            f"{name!r} is no model name: at most 64 of a-z, 0-9, '.', '_', '-', the first a letter or digit"
+        )
+    return name
+
+
+def check_version(version: str) -> str:
+    """A version is a whole number from 1, as text, or ``ValueError``."""
+    if not _VERSION.fullmatch(version):
+        raise ValueError(f"{version!r} is no version: a whole number from 1")
+    return version
+
+
+def _check_file_name(name: str) -> str:
+    if not _FILE_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
+ModelName = Annotated[str, AfterValidator(check_name)]
+Version = Annotated[str, AfterValidator(check_version)]
+FileName = Annotated[str, AfterValidator(_check_file_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Triple = tuple[float, float, float]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Preprocessing(_Part):
+    """How an image becomes the network's input; ``mean`` and ``std`` (of 0..1 values) are in the graph."""
+
+    height: int = Field(gt=0, le=4096)
+    width: int = Field(gt=0, le=4096)
+    resize: int = Field(gt=0, le=8192, description="length of the shorter side before the centre crop, pixels")
+    interpolation: Interpolation = "bilinear"
+    mean: Triple
+    std: Annotated[Triple, AfterValidator(lambda std: _all_positive(std))]
+
+
+def _all_positive(values: Triple) -> Triple:
+    if min(values) <= 0:
+        raise ValueError("every value must be above 0")
+    return values
+
+
+class Architecture(_Part):
+    """What was exported: the exporter's name for it, its settings, its size."""
+
+    name: str
+    spec: dict[str, int | str | list[int]]
+    parameters: int = Field(gt=0)
+
+
+class Source(_Part):
+    """Where the weights came from."""
+
+    origin: str
+    file: str
+    sha256: Sha256
+
+
+class ClassActivationMap(_Part):
+    """Shape of the ``cam`` output for one image: maps of the top ``k`` classes."""
+
+    k: int = Field(gt=0)
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+
+
+class Outputs(_Part):
+    """The graph's outputs; ``cam`` is None where the head is not pooling and one linear layer."""
+
+    classes: int = Field(gt=0)
+    embedding: int = Field(gt=0)
+    cam: ClassActivationMap | None
+
+
+class Accuracy(_Part):
+    """Top-1 accuracy of PyTorch and of the exported file on the same labelled images."""
+
+    pytorch: Share
+    exported: Share
+    by_class: dict[str, Share]
+
+
+class Parity(_Part):
+    """The exported file against PyTorch in fp32, on the same pixels.
+
+    Errors are of the logits; relative ones are to the largest logit of the image.
+    """
+
+    images: int = Field(gt=0)
+    image_source: str
+    batch_sizes: list[int]
+    top1_agreement: Share
+    max_absolute_error: float = Field(ge=0)
+    max_relative_error: float = Field(ge=0)
+    passed: bool
+    accuracy: Accuracy | None = None
+
+
+class File(_Part):
+    """A file beside the manifest, by name, hash and size."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: int = Field(gt=0)
+
+
+class Variant(File):
+    """The network in one arithmetic, with the report that admitted it."""
+
+    precision: Precision
+    parity: Parity
+
+
+class Manifest(_Part):
+    """``manifest.json``, whole."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: ModelName
+    version: Version
+    created: datetime
+    architecture: Architecture
+    source: Source
+    preprocessing: Preprocessing
+    labels: File
+    outputs: Outputs
+    opset: int = Field(gt=0)
+    variants: list[Variant] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        precisions = [variant.precision for variant in self.variants]
+        if len(set(precisions)) != len(precisions):
+            raise ValueError("two variants have the same precision")
+        names = [MANIFEST_FILE, *(file.file for file in self.files)]
+        if len(set(names)) != len(names):
+            raise ValueError("two files have the same name")
+        if self.outputs.cam and self.outputs.cam.k > self.outputs.classes:
+            raise ValueError("cam has more maps than there are classes")
+        return self
+
+    @property
+    def files(self) -> list[File]:
+        """Every file that belongs to the model, but for the manifest."""
+        return [self.labels, *self.variants]
+
+    def variant(self, precision: Precision) -> Variant | None:
+        return next((v for v in self.variants if v.precision == precision), None)
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read ``path`` strictly; ``ManifestError`` names the file and the first wrong field."""
+    try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
+        return Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ManifestError(f"{path}: {where}: {first['msg']}") from error
+
+
+def dump_manifest(manifest: Manifest) -> str:
+    """``manifest`` as indented JSON with a newline at its end."""
+    return json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"

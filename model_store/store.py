@@ -1,0 +1,179 @@
+"""Models in a folder: ``NAME/VERSION/{manifest.json, *.onnx, labels.txt}``.
+
+A version is whole or absent: it is written to a temporary folder beside the
+others and renamed into place, and never changed afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from model_store.manifest import (
+    MANIFEST_FILE,
+    File,
+    Manifest,
+    ManifestError,
+    check_name,
+    check_version,
+    dump_manifest,
+    load_manifest,
+)
+
+EMBEDDED_MODELS: Final = Path(__file__).parent / "models"
+LABELS_FILE: Final = "labels.txt"
+_STAGING_PREFIX: Final = ".staging-"
+
+
+class StoreError(Exception):
+    """A model that is missing, broken or may not be published; one line says which and why."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One version of a model: its folder and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, file: File) -> Path:
+        return self.folder / file.file
+
+    def labels(self) -> tuple[str, ...]:
+        """The classes' names, by index; one a line in the labels file."""
+        path = self.path(self.manifest.labels)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: the labels cannot be read: {error}") from error
+        labels = tuple(text.removesuffix("\n").split("\n"))
+        if len(labels) != self.manifest.outputs.classes:
+            raise StoreError(f"{self.folder}: {len(labels)} labels for {self.manifest.outputs.classes} classes")
+        return labels
+
+    def verify(self) -> None:
+        """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs."""
+        for file in self.manifest.files:
+            verify_file(self.path(file), file)
+
+
+def describe_file(path: Path) -> File:
+    """Name, hash and size of ``path``, as the manifest keeps them."""
+    return File(file=path.name, sha256=_sha256(path), bytes=path.stat().st_size)
+
+
+def verify_file(path: Path, expected: File) -> None:
+    """``StoreError`` unless ``path`` is a plain file with the expected size and hash."""
+    if path.is_symlink() or not path.is_file():
+        raise StoreError(f"{path}: the manifest's file is missing or not a plain file")
+    if path.stat().st_size != expected.bytes:
+        raise StoreError(f"{path}: {path.stat().st_size} bytes, the manifest says {expected.bytes}")
+    if _sha256(path) != expected.sha256:
+        raise StoreError(f"{path}: its SHA-256 is not the manifest's; the file was changed or damaged")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class ModelStore:
+    """The models under ``root``."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Names of the models with at least one version, sorted."""
+        if not self.root.is_dir():
+            raise StoreError(f"{self.root}: no such model store")
+        return sorted(p.name for p in self.root.iterdir() if _is_folder_called(check_name, p) and self._versions(p))
+
+    def versions(self, name: str) -> list[str]:
+        """Versions of ``name``, oldest first; empty where the model is unknown."""
+        return self._versions(self.root / _checked(check_name, name))
+
+    @staticmethod
+    def _versions(folder: Path) -> list[str]:
+        if not folder.is_dir():
+            return []
+        found = [
+            p.name for p in folder.iterdir() if _is_folder_called(check_version, p) and (p / MANIFEST_FILE).is_file()
+        ]
+        return sorted(found, key=int)
+
+    def resolve(self, name: str, version: str | None = None) -> StoredModel:
+        """The model ``name``, its newest version unless one is given; ``StoreError`` where there is none."""
+        versions = self.versions(name)
+        if not versions:
+            raise StoreError(f"no model {name!r} in {self.root}; there: {', '.join(self.names()) or 'none'}")
+        if version is None:
+            version = versions[-1]
+        elif _checked(check_version, version) not in versions:
+            raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
+        folder = self.root / name / version
+        try:
+            manifest = load_manifest(folder / MANIFEST_FILE)
+        except ManifestError as error:
+            raise StoreError(str(error)) from error
+        if (manifest.name, manifest.version) != (name, version):
+            raise StoreError(f"{folder}: the manifest is of {manifest.name} version {manifest.version}")
+        return StoredModel(folder, manifest)
+
+    def next_version(self, name: str) -> str:
+        """One more than the newest; 1 for a new model."""
+        versions = self.versions(name)
+        return _checked(check_version, str(int(versions[-1]) + 1)) if versions else "1"
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A temporary folder on the store's file system, removed at the end unless published."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self.root))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def publish(self, staged: Path, manifest: Manifest) -> StoredModel:
+        """Write the manifest into ``staged`` and rename the folder into its place.
+
+        ``StoreError`` where a variant's parity report failed, a file differs
+        from the manifest, or the version is there already.
+        """
+        for variant in manifest.variants:
+            if not variant.parity.passed:
+                raise StoreError(f"{variant.file}: its parity with PyTorch failed; not published")
+        StoredModel(staged, manifest).verify()
+        (staged / MANIFEST_FILE).write_text(dump_manifest(manifest), encoding="utf-8")
+        staged.chmod(0o755)
+        target = self.root / manifest.name / manifest.version
+        target.parent.mkdir(exist_ok=True)
+        try:
+            staged.replace(target)
+        except OSError as error:
+            if target.exists():
+                raise StoreError(f"{target} is there already; name another --version") from error
+            raise
+        return StoredModel(target, manifest)
+
+
+def _checked(check: Callable[[str], str], value: str) -> str:
+    try:
+        return check(value)
+    except ValueError as error:
+        raise StoreError(str(error)) from error
+
+
+def _is_folder_called(check: Callable[[str], str], path: Path) -> bool:
+    try:
+        check(path.name)
+    except ValueError:
+        return False
+    return path.is_dir()

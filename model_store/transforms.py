@@ -1,0 +1,83 @@
+"""RGB image and preprocessing to uint8 tensor: the same pixels in serving, calibration and parity.
+
+Normalisation is not here: it is in the ONNX graph.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from model_store.manifest import Interpolation, Preprocessing
+
+EXIF_ORIENTATION: Final = 0x0112
+_RESAMPLING: Final[dict[Interpolation, Image.Resampling]] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """``image`` upright (EXIF orientation) and as 8-bit RGB, whatever its mode.
+
+    Transparent pixels are laid on white. 16-bit greys keep their upper 8 bits.
+    """
+    image.load()
+    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _grey_from_deep(image).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        background = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(background, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey_from_deep(image: Image.Image) -> Image.Image:
+    """An 8-bit grey image from 16- or 32-bit integers (16 bits of range) or floats in 0..1."""
+    pixels = np.asarray(image).astype(np.float64)
+    scaled = pixels * 255.0 if image.mode == "F" else pixels / 257.0
+    if isinstance(clear := image.info.get("transparency"), int):
+        scaled[pixels == clear] = 255.0
+    return Image.fromarray(np.clip(np.nan_to_num(scaled) + 0.5, 0, 255).astype(np.uint8))
+
+
+def crop_box(width: int, height: int, spec: Preprocessing) -> tuple[float, float, float, float]:
+    """The part of a ``width`` x ``height`` image that the network sees, in source pixels.
+
+    The same as resizing the shorter side to ``spec.resize`` and cutting the
+    centre (torchvision's ``Resize`` and ``CenterCrop``, roundings included), but
+    in one step, so that only what is kept is resampled. A crop larger than the
+    resized image is clamped to it.
+    """
+    shorter = min(width, height)
+    resized_width, resized_height = spec.resize * width // shorter, spec.resize * height // shorter
+    left, right = _centre(resized_width, spec.width)
+    upper, lower = _centre(resized_height, spec.height)
+    x, y = width / resized_width, height / resized_height
+    return left * x, upper * y, min(right * x, float(width)), min(lower * y, float(height))
+
+
+def _centre(length: int, wanted: int) -> tuple[int, int]:
+    """Start and end of the middle ``wanted`` of ``length`` pixels."""
+    start = max(0, round((length - wanted) / 2))
+    return start, min(start + wanted, length)
+
+
+def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.uint8]:
+    """An RGB ``image`` as the network takes it: uint8 ``[height, width, 3]``."""
+    if image.mode != "RGB":
+        raise ValueError(f"to_tensor takes RGB images, not {image.mode}")
+    box = crop_box(*image.size, spec)
+    size = (spec.width, spec.height)
+    if image.size != size or box != (0.0, 0.0, *map(float, size)):
+        image = image.resize(size, _RESAMPLING[spec.interpolation], box=box)
+    return np.asarray(image)

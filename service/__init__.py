@@ -1,0 +1,1 @@
+"""The running service: images in over HTTP, predictions out. Never imports torch."""

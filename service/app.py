@@ -1,0 +1,93 @@
+"""The BentoML service: processes, life cycle, mounted routes. The only module that imports bentoml.
+
+Images take the mounted ASGI application, not ``@bentoml.api``: BentoML's own
+input types would fetch URLs that clients send, and cost ten times as much. Its
+metrics (labelled by raw path), tracing and access log are off for the same reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from service.config import ConfigError, load_settings
+from service.workers import Workers, make_run_dir
+
+_RUN_DIR = "RESNET_RUN_DIR"
+
+try:
+    settings = load_settings()
+except ConfigError as error:
+    sys.exit(f"resnet-serving: {error}")
+
+if settings.server.run_dir is not None:
+    # Read by prometheus_client when it is first imported; BentoML's own folder is emptied by every other service.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.server.run_dir)
+
+import bentoml  # noqa: E402
+import orjson  # noqa: E402
+from starlette.exceptions import HTTPException  # noqa: E402
+
+from service.errors import NotReady  # noqa: E402
+from service.metrics import Metrics  # noqa: E402
+from service.routes import Api  # noqa: E402
+from service.runtime import Runtime, StartError, check_start  # noqa: E402
+
+logger = logging.getLogger(__name__)
+logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root handler prints it
+
+runtime = Runtime(settings, Metrics(settings.server.run_dir), Workers(settings.server.run_dir, settings.server.workers))
+
+
+@bentoml.service(
+    workers=settings.server.workers,
+    traffic={"timeout": settings.limits.deadline_s + 30},  # ours comes first
+    metrics={"enabled": False},
+    tracing={"excluded_urls": ".*"},
+    logging={"access": {"enabled": False}},
+)
+@bentoml.asgi_app(Api(runtime))
+class ResNetService:
+    """Classifies images with the models of a store."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
+        try:
+            check_start(settings)
+        except StartError as error:
+            sys.exit(f"resnet-serving: {error}")
+        os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
+
+    @bentoml.on_startup
+    async def start(self) -> None:
+        loading = await runtime.start()
+        loading.add_done_callback(_stop_service_on_failure)
+
+    @bentoml.on_shutdown
+    async def stop(self) -> None:
+        await runtime.stop()
+
+    async def __is_ready__(self) -> bool:
+        """Behind ``/readyz``: 503 with the reason, in the form of all our errors."""
+        if reason := runtime.unready:
+            error = NotReady(reason)
+            headers = {"content-type": "application/json", "retry-after": str(error.retry_after_s)}
+            raise HTTPException(error.status, orjson.dumps(error.as_json()).decode(), headers)
+        return True
+
+
+def _stop_service_on_failure(loading: asyncio.Task[None]) -> None:
+    """A worker that cannot load its models ends the service: its parent would only start it again."""
+    error = None if loading.cancelled() else loading.exception()
+    if error is None:
+        return
+    if isinstance(error, StartError):
+        logger.error("resnet-serving: %s", error)
+    else:
+        logger.error("resnet-serving: the models cannot be loaded", exc_info=error)
+    os.kill(os.getppid() if settings.server.run_dir else os.getpid(), signal.SIGTERM)

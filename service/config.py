@@ -1,0 +1,244 @@
+"""Every setting, typed and frozen; the only module that reads the environment.
+
+A field's variable is its name in capitals behind ``RESNET_``; docs/configuration.md
+is made from the fields (``python -m service.config`` prints it).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from model_store.manifest import check_name, check_version
+from model_store.store import EMBEDDED_MODELS
+
+PREFIX: Final = "RESNET_"
+
+Provider = Literal["cuda", "openvino", "cpu"]
+ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
+
+
+class ConfigError(Exception):
+    """A setting that is wrong or unknown; one line names the variable."""
+
+
+def _split(value: object) -> object:
+    """``"a, b"`` from the environment as ``("a", "b")``."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _model_references(value: object) -> object:
+    """``"*"`` as the empty tuple, ``"name,name@2"`` as pairs of name and version."""
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "*":
+        return ()
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ValueError("names no model; '*' takes all")
+    references = tuple(_model_reference(part) for part in parts)
+    if len(set(references)) < len(references):
+        raise ValueError("names a model twice")
+    return references
+
+
+def _model_reference(text: str) -> tuple[str, str | None]:
+    name, at, version = text.partition("@")
+    return check_name(name), check_version(version) if at else None
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _some_path(value: object) -> object:
+    """Refuses "", which would be the current folder."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("names no folder")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_some_path)]
+
+
+class StoreSettings(_Group):
+    """Which models are served."""
+
+    model_store: Folder = Field(EMBEDDED_MODELS, description="Folder of models, laid out as NAME/VERSION.")
+    models: Annotated[tuple[tuple[str, str | None], ...], BeforeValidator(_model_references)] = Field(
+        (),
+        description="Models to serve: `name` (its newest version) or `name@version`, separated by commas; `*` for all. "
+        "The first is the one that answers where a request names none.",
+    )
+
+
+class InferenceSettings(_Group):
+    """How models run."""
+
+    provider: Literal["auto"] | Provider = Field(
+        "auto",
+        description="Execution provider. `auto` takes CUDA if it is there and works, else OpenVINO, else CPU; "
+        "one asked for by name that cannot be had stops the start.",
+    )
+    slots: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto",
+        description="Batches computed at the same time in a worker. `auto`: its share of the cores; 2 with CUDA.",
+    )
+    max_batch: int = Field(8, ge=1, le=256, description="Most images in one batch.")
+
+
+class LimitSettings(_Group):
+    """What a request may cost."""
+
+    max_queue: int = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="Images a worker holds at most, from acceptance to answer; beyond it requests get 429.",
+    )
+    deadline_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="Seconds from a request's first byte to its answer; beyond it 504.",
+    )
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_images: int = Field(64, ge=1, le=4096, description="Most images in one multipart request.")
+
+    @property
+    def images_per_request(self) -> int:
+        """More than the queue holds could never be let in."""
+        return min(self.max_images, self.max_queue)
+
+
+class DecodeSettings(_Group):
+    """Which images are taken, and how many are decoded at once."""
+
+    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split)] = Field(
+        ("jpeg", "png", "webp"),
+        min_length=1,
+        description="Formats taken, of jpeg, png, webp, bmp, gif (first frame) and tiff (first page).",
+    )
+    max_pixels: int = Field(50_000_000, ge=1024, description="Largest image, width times height.")
+    decode_threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto", description="Images decoded at the same time. `auto`: a worker's cores."
+    )
+
+
+class ServerSettings(_Group):
+    """The processes around it all."""
+
+    workers: int = Field(1, ge=1, le=256, description="Processes that serve.")
+    run_dir: Folder | None = Field(
+        None,
+        description="Folder that the workers share for metrics. By default a temporary one, made at start and "
+        "removed at the end.",
+    )
+
+
+class Settings(_Group):
+    """All settings, by the part that takes them."""
+
+    store: StoreSettings = StoreSettings()
+    inference: InferenceSettings = InferenceSettings()
+    limits: LimitSettings = LimitSettings()
+    decode: DecodeSettings = DecodeSettings()
+    server: ServerSettings = ServerSettings()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """The settings that ``environ`` gives, defaults for the rest; ``ConfigError`` names the variable at fault."""
+        given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+        groups: dict[str, dict[str, str]] = {}
+        for group, field, _ in fields():
+            if (value := given.pop(variable(field), None)) is not None:
+                groups.setdefault(group, {})[field] = value
+        if given:
+            raise ConfigError(_unknown(min(given)))
+        try:
+            return cls.model_validate(groups)
+        except ValidationError as error:
+            raise ConfigError(_explain(error)) from error
+
+
+_GROUPS: Final[dict[str, type[_Group]]] = {
+    "store": StoreSettings,
+    "inference": InferenceSettings,
+    "limits": LimitSettings,
+    "decode": DecodeSettings,
+    "server": ServerSettings,
+}
+
+
+def fields() -> Iterator[tuple[str, str, FieldInfo]]:
+    """Every setting: its group, its name, its pydantic field."""
+    for group, settings in _GROUPS.items():
+        for name, field in settings.model_fields.items():
+            yield group, name, field
+
+
+def variable(field: str) -> str:
+    """The environment variable of the setting called ``field``."""
+    return PREFIX + field.upper()
+
+
+def _unknown(name: str) -> str:
+    names = [variable(field) for _, field, _ in fields()]
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(names)}"
+    return f"{name} is no setting; {hint}"
+
+
+def _explain(error: ValidationError) -> str:
+    group, field = error.errors()[0]["loc"][:2]
+    faults = [e for e in error.errors() if e["loc"][:2] == (group, field)]
+    problems = sorted({e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in faults})
+    value = faults[-1]["input"]
+    return f"{variable(str(field))}={value!r}: {'; or '.join(problems)}"
+
+
+def load_settings() -> Settings:
+    """The settings of this process's environment."""
+    return Settings.from_env(os.environ)
+
+
+def reference() -> str:
+    """docs/configuration.md, made from the fields."""
+    lines = [
+        "# Configuration",
+        "",
+        "All settings are environment variables, read once at start. A wrong value or an unknown `RESNET_` name stops",
+        "the start with one line that says which. This page is made from `service/config.py` by",
+        "`python -m service.config`; a test keeps the two equal.",
+    ]
+    shown = ""
+    for group, name, field in fields():
+        if group != shown:
+            shown = group
+            title = (_GROUPS[group].__doc__ or group).rstrip(".")
+            lines += ["", f"## {title}", "", "| variable | default | meaning |", "| --- | --- | --- |"]
+        lines.append(f"| `{variable(name)}` | {_default(name, field.default)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _default(field: str, value: object) -> str:
+    """A default as one would type it."""
+    if field == "model_store":
+        return "`model_store/models`"
+    if field == "models":
+        return "`*`"
+    if value is None:
+        return ""
+    return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(reference())

@@ -1,0 +1,111 @@
+"""Encoded bytes to an RGB image, within limits. What comes in is not trusted.
+
+The format is recognised by content; only that format's Pillow plugin sees the
+bytes. Pillow's errors are translated here and travel no further.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from PIL import Image
+
+from model_store.transforms import to_rgb
+from service.config import DecodeSettings, ImageFormat
+from service.errors import BadImage, ImageTooLarge, NotAnImage
+
+# Pillow only warns below twice its limit; here its limit is a limit.
+warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+# Odd metadata is the client's affair; it must not fill the operator's log.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+_PILLOW_FORMATS: Final[dict[ImageFormat, tuple[str, ...]]] = {
+    "jpeg": ("JPEG", "MPO"),
+    "png": ("PNG",),
+    "webp": ("WEBP",),
+    "bmp": ("BMP",),
+    "gif": ("GIF",),
+    "tiff": ("TIFF",),
+}
+
+
+def sniff(data: bytes) -> ImageFormat | None:
+    """The image format that ``data`` begins like, or None."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if data.startswith((b"II*\x00", b"MM\x00*")):
+        return "tiff"
+    if data.startswith(b"BM"):
+        return "bmp"
+    return None
+
+
+@contextmanager
+def decoding_errors(name: str) -> Iterator[None]:
+    """Turn whatever Pillow raises on broken ``name`` data into ``BadImage`` or ``ImageTooLarge``."""
+    try:
+        yield
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageTooLarge(f"the image has too many pixels; at most {Image.MAX_IMAGE_PIXELS} are taken") from error
+    # What Pillow's plugins are known to raise on malformed files; a programming error is none of them.
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        KeyError,
+        OverflowError,
+        AttributeError,
+        AssertionError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        ZeroDivisionError,
+        struct.error,
+        zlib.error,
+    ) as error:
+        reason = str(error) if isinstance(error, OSError) and "truncated" in str(error) else "broken or not supported"
+        raise BadImage(f"the {name} image cannot be decoded: {reason}") from error
+
+
+class Decoder:
+    """Decodes images of the configured formats and sizes. Safe in many threads at once."""
+
+    def __init__(self, settings: DecodeSettings) -> None:
+        self._formats = settings.image_formats
+        # Bounds the header's size and what a plugin finds inside the file (frames, tiles) after it.
+        Image.MAX_IMAGE_PIXELS = settings.max_pixels
+
+    def decode(self, data: bytes) -> Image.Image:
+        """``data`` as an upright RGB image; an ``ImageError`` says what is wrong with it."""
+        kind = sniff(data)
+        if kind is None:
+            raise NotAnImage(f"the data is no image; taken are {self._taken}")
+        if kind not in self._formats:
+            raise NotAnImage(f"{kind} images are not taken; taken are {self._taken}")
+        with (
+            decoding_errors(kind),
+            # Pillow compares the size with MAX_IMAGE_PIXELS here, before it decodes a pixel.
+            Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS[kind]) as image,
+        ):
+            return to_rgb(image)
+
+    @property
+    def _taken(self) -> str:
+        return ", ".join(self._formats)

@@ -1,0 +1,42 @@
+"""How much is let in: the images between acceptance and answer, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import Overloaded
+
+
+class Gate:
+    """Counts images in the service and refuses those beyond ``limit``. Event loop only."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.images = 0
+
+    @contextmanager
+    def admit(self) -> Iterator[Ticket]:
+        """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none."""
+        ticket = Ticket(self)
+        ticket.extend(1)
+        try:
+            yield ticket
+        finally:
+            self.images -= ticket.images
+
+
+class Ticket:
+    """One request's share of the gate."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.images = 0
+
+    def extend(self, images: int) -> None:
+        """Take room for ``images`` in all."""
+        more = max(0, images - self.images)
+        if self._gate.images + more > self._gate.limit:
+            raise Overloaded("the service is busy; try again")
+        self._gate.images += more
+        self.images += more

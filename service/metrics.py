@@ -1,0 +1,154 @@
+"""Every metric: its name, labels and buckets, and the page that shows them.
+
+With ``PROMETHEUS_MULTIPROC_DIR`` set before the first import of
+prometheus_client, values lie in files that all workers share, and the page is
+right whichever worker answers. Labels are bounded: routes and models are known
+names, never what a client typed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+# From 100 microseconds to 10 seconds: fits a stage of the smallest net and a request to the largest.
+_SECONDS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+STAGES: Final = ("read", "decode", "queue", "infer", "post")
+
+
+class Metrics:
+    """The service's metrics; one instance a process."""
+
+    def __init__(self, shared_dir: Path | None) -> None:
+        self._shared_dir = shared_dir
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "resnet_requests_total",
+            "Requests answered, by route, model (empty where none was reached) and HTTP status.",
+            ["route", "model", "code"],
+            registry=self._registry,
+        )
+        self._request_seconds = Histogram(
+            "resnet_request_seconds",
+            "Time from a request's first byte to its answer.",
+            ["route"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        stage_seconds = Histogram(
+            "resnet_stage_seconds",
+            "Time in each stage: read (a request's body), decode, queue and post (an image), infer (a batch).",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._stages = {stage: stage_seconds.labels(stage) for stage in STAGES}
+        self._batch_images = Histogram(
+            "resnet_batch_images", "Images in a batch.", ["model", "version"], buckets=_IMAGES, registry=self._registry
+        )
+        self._queue_images = Gauge(
+            "resnet_queue_images",
+            "Images decoded and waiting for a slot.",
+            ["model", "version"],
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+        self._model_info = Gauge(
+            "resnet_model_info",
+            "1 for each model served, with the execution provider and precision it runs on.",
+            ["model", "version", "provider", "precision"],
+            multiprocess_mode="livemax",
+            registry=self._registry,
+        )
+        self._ready = Gauge(
+            "resnet_workers_ready",
+            "Workers whose models are loaded and warm.",
+            multiprocess_mode="livesum",
+            registry=self._registry,
+        )
+
+    def answered(self, route: str, model: str, status: int, seconds: float) -> None:
+        self._requests.labels(route, model, str(status)).inc()
+        self._request_seconds.labels(route).observe(seconds)
+
+    def stage(self, name: str, seconds: float) -> None:
+        self._stages[name].observe(seconds)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.stage(stage, perf_counter() - began)
+
+    def model_loaded(self, model: str, version: str, provider: str, precision: str) -> None:
+        self._model_info.labels(model, version, provider, precision).set(1)
+
+    def ready(self, ready: bool) -> None:
+        self._ready.set(int(ready))
+
+    def for_model(self, model: str, version: str) -> ModelMetrics:
+        return ModelMetrics(
+            self._queue_images.labels(model, version), self._batch_images.labels(model, version), self._stages["queue"]
+        )
+
+    def page(self) -> bytes:
+        """All metrics of all workers in Prometheus' text format."""
+        if self._shared_dir is None:
+            return generate_latest(self._registry)
+        forget_dead_workers(self._shared_dir)
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry, path=str(self._shared_dir))  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+class ModelMetrics:
+    """What one model's batcher reports; labels are bound once, as binding costs more than counting."""
+
+    def __init__(self, queue_images: Gauge, batch_images: Histogram, queue_seconds: Histogram) -> None:
+        self._queue_images = queue_images
+        self._batch_images = batch_images
+        self._queue_seconds = queue_seconds
+
+    def queued(self, images: int) -> None:
+        self._queue_images.set(images)
+
+    def dispatched(self, waited_s: Sequence[float]) -> None:
+        if waited_s:
+            self._batch_images.observe(len(waited_s))
+        for seconds in waited_s:
+            self._queue_seconds.observe(seconds)
+
+
+def forget_dead_workers(shared_dir: Path) -> None:
+    """Drop the gauges of processes that are gone, so that a killed worker's last values do not stay."""
+    for file in shared_dir.glob("gauge_live*_*.db"):
+        found = re.search(r"_(\d+)\.db$", file.name)
+        if found and not _alive(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,151 @@
+"""All that one worker process holds: pools, gate, models; started, ready, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from model_store.store import ModelStore, StoredModel, StoreError
+from service.batcher import Slots
+from service.config import ConfigError, Settings
+from service.cpus import available_cpus
+from service.decode import Decoder
+from service.errors import NotReady, ShuttingDown, UnknownModel
+from service.gate import Gate
+from service.metrics import Metrics
+from service.pipeline import Pipeline
+from service.providers import ProviderUnavailable, candidates, default_slots
+from service.session import Session
+from service.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+StartError = (ConfigError, StoreError, ProviderUnavailable)
+"""What keeps the service from starting, through no fault of the code; each is one line for the operator."""
+
+
+def chosen_models(settings: Settings) -> list[StoredModel]:
+    """The models to serve, the default one first; ``StoreError`` where one is missing or damaged."""
+    store = ModelStore(settings.store.model_store)
+    references = settings.store.models or tuple((name, None) for name in store.names())
+    if not references:
+        raise StoreError(f"{store.root}: the store has no model; export one, or set RESNET_MODEL_STORE")
+    resolved = [store.resolve(name, version) for name, version in references]
+    # "name" and "name@2" may be the same version: it is loaded once.
+    chosen = list({stored.folder: stored for stored in resolved}.values())
+    for stored in chosen:
+        stored.verify()
+        stored.labels()
+    return chosen
+
+
+def check_start(settings: Settings) -> None:
+    """Before any worker starts: what is asked for can be had. Raises one of ``StartError``."""
+    chosen_models(settings)
+    candidates(settings.inference.provider)
+
+
+class Runtime:
+    """One worker's state, from start to stop. Everything here belongs to its event loop."""
+
+    def __init__(self, settings: Settings, metrics: Metrics, workers: Workers) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.gate = Gate(settings.limits.max_queue)
+        self._workers = workers
+        self._models: list[Pipeline] = []
+        self._state = "the models are loading"
+        self._stopping = False
+        self._loading: asyncio.Task[None] | None = None
+        self._threads = ExitStack()
+
+    async def start(self) -> asyncio.Task[None]:
+        """Load and warm the models in the background; a worker that replaces another waits for it."""
+        self._loading = asyncio.create_task(self._load())
+        if self._workers.replacing:
+            await self._loading
+        return self._loading
+
+    async def stop(self) -> None:
+        """Settle what was accepted, then end the threads."""
+        self._stopping = True
+        self._state = "the service is shutting down"
+        self.metrics.ready(False)
+        if self._loading is not None:
+            self._loading.cancel()
+            await asyncio.wait([self._loading])
+        await asyncio.gather(*(pipeline.close() for pipeline in self._models))
+        await asyncio.to_thread(self._threads.close)
+
+    async def _load(self) -> None:
+        began = time.perf_counter()
+        settings = self.settings
+        cpus = available_cpus()
+        slots = Slots(_slot_count(settings, cpus))
+        self._threads.callback(slots.close)
+        decode_pool = ThreadPoolExecutor(_decode_threads(settings, cpus), thread_name_prefix="decode")
+        self._threads.callback(decode_pool.shutdown)
+        decoder = Decoder(settings.decode)
+        max_batch = settings.inference.max_batch
+        pipelines = []
+        for stored in await asyncio.to_thread(chosen_models, settings):
+            session = await asyncio.to_thread(self._open, stored, slots.count)
+            pipelines.append(Pipeline(stored, session, decoder, decode_pool, slots, max_batch, self.metrics))
+        self._models = pipelines
+        self._state = ""
+        self._workers.mark_ready()
+        self.metrics.ready(True)
+        logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, cpus)
+
+    def _open(self, stored: StoredModel, slots: int) -> Session:
+        session = Session(stored, self.settings.inference.provider, slots)
+        session.warm_up(self.settings.inference.max_batch)
+        manifest, precision = stored.manifest, session.variant.precision
+        self.metrics.model_loaded(manifest.name, manifest.version, session.provider, precision)
+        passed_over = f" ({'; '.join(session.passed_over)})" if session.passed_over else ""
+        logger.info(
+            "model %s version %s: %s, %s%s",
+            manifest.name, manifest.version, session.provider, precision, passed_over,
+        )  # fmt: skip
+        return session
+
+    @property
+    def unready(self) -> str | None:
+        """Why requests cannot be answered now, or None."""
+        if self._state:
+            return self._state
+        return None if self._workers.started else "other workers are loading"
+
+    @property
+    def models(self) -> list[Pipeline]:
+        """The models served, the default one first; ``NotReady`` while they load, ``ShuttingDown`` at the end."""
+        if self._state:
+            raise ShuttingDown(self._state) if self._stopping else NotReady(self._state)
+        return self._models
+
+    def find(self, name: str | None, version: str | None) -> Pipeline:
+        """The model a request asks for: the default one, or by name, or by name and version."""
+        models = self.models
+        if name is None and version is None:
+            return models[0]
+        wanted = models[0].stored.manifest.name if name is None else name
+        for pipeline in models:
+            manifest = pipeline.stored.manifest
+            if manifest.name == wanted and version in (None, manifest.version):
+                return pipeline
+        asked = f"model {wanted[:64]!r}" if version is None else f"model {wanted[:64]!r} version {version[:16]!r}"
+        served = ", ".join(f"{m.stored.manifest.name} version {m.stored.manifest.version}" for m in models)
+        raise UnknownModel(f"no {asked} is served; served: {served}")
+
+
+def _slot_count(settings: Settings, cpus: int) -> int:
+    slots = settings.inference.slots
+    return default_slots(settings.inference.provider, cpus, settings.server.workers) if slots == "auto" else slots
+
+
+def _decode_threads(settings: Settings, cpus: int) -> int:
+    threads = settings.decode.decode_threads
+    return max(1, cpus // settings.server.workers) if threads == "auto" else threads

@@ -1,0 +1,67 @@
+"""A stored model, opened: verified, on its provider, warm, and run on batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from model_store.manifest import Variant
+from model_store.store import StoredModel, StoreError
+from service.config import Provider
+from service.postprocess import Floats
+from service.providers import open_session
+
+Image = npt.NDArray[np.uint8]
+
+
+class Session:
+    """The fp32 variant of ``stored`` on a provider, for ``slots`` calls at the same time."""
+
+    def __init__(self, stored: StoredModel, requested: Literal["auto"] | Provider, slots: int) -> None:
+        self.variant = _fp32_variant(stored)
+        self._slots = slots
+        self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
+        self._classes = stored.manifest.outputs.classes
+        opened = open_session(stored.path(self.variant), requested, slots)
+        self.provider = opened.provider
+        self.passed_over = opened.passed_over
+        self._session = opened.session
+        self._check_signature(stored)
+
+    def _check_signature(self, stored: StoredModel) -> None:
+        """Refuse a graph that is not what its manifest says, before any request meets it."""
+        inputs = [(i.name, i.type, i.shape) for i in self._session.get_inputs()]
+        name, kind, (batch, *shape) = inputs[0] if inputs and inputs[0][2] else ("", "", [0])
+        expected = ("image", "tensor(uint8)", self._input_shape)
+        if len(inputs) != 1 or (name, kind, tuple(shape)) != expected or isinstance(batch, int):
+            raise StoreError(
+                f"{stored.path(self.variant)}: its input is {inputs}, not image uint8 with a dynamic batch of "
+                f"{list(self._input_shape)}"
+            )
+        outputs = {o.name: o.shape for o in self._session.get_outputs()}
+        if list(outputs.get("logits", ()))[1:] != [self._classes]:
+            raise StoreError(f"{stored.path(self.variant)}: it gives no logits of {self._classes} classes")
+
+    def logits(self, images: Sequence[Image]) -> Floats:
+        """Logits float32 ``[n, classes]`` of ``n`` preprocessed images, uint8 ``[height, width, 3]`` each."""
+        batch = np.stack(images) if len(images) > 1 else images[0][np.newaxis]
+        (logits,) = self._session.run(["logits"], {"image": batch})
+        return np.asarray(logits, dtype=np.float32)
+
+    def warm_up(self, max_batch: int) -> None:
+        """Run every batch size once in every slot; the first run of a size is slow, as it compiles."""
+        blank = np.zeros(self._input_shape, np.uint8)
+        with ThreadPoolExecutor(self._slots) as pool:
+            for size in range(1, max_batch + 1):
+                list(pool.map(self.logits, [[blank] * size] * self._slots))
+
+
+def _fp32_variant(stored: StoredModel) -> Variant:
+    variant = stored.manifest.variant("fp32")
+    if variant is None:
+        raise StoreError(f"{stored.folder}: the manifest has no fp32 variant")
+    return variant

@@ -1,0 +1,23 @@
+"""Shared by all tests: the folder of real data, Hypothesis' profiles."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Without a deadline, as the machine may be busy; the same examples every time. More: --hypothesis-profile=explore.
+_COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("default", max_examples=60, derandomize=True, **_COMMON)
+settings.register_profile("explore", max_examples=2000, derandomize=False, **_COMMON)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real images and checkpoints, which is no part of the repository."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip(f"{folder.name}/data is not beside the repository")
+    return folder

@@ -1,0 +1,151 @@
+"""Start, readiness, settings, metrics and stop, of the real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from tests.end_to_end.conftest import ROOT, Server, picture
+
+Serve = Callable[..., AbstractContextManager[Server]]
+
+
+def samples(page: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    found = [sample for family in text_string_to_metric_families(page) for sample in family.samples]
+    return {(s.name, frozenset(s.labels.items())): s.value for s in found}
+
+
+def test_alive_ready_and_an_index(client: httpx.Client) -> None:
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 200
+    assert "/v1/classify" in client.get("/").json()["routes"]
+    assert client.get("/v1/classify").status_code == 405
+    assert client.get("/no/such/page").json()["error"]["code"] == "not_found"
+
+
+def test_metrics_are_right_across_workers(serve: Serve) -> None:
+    with serve(workers=2) as server:
+        # A connection each, so that both workers have some.
+        for seed in range(20):
+            assert httpx.post(f"{server.url}/v1/classify", content=picture(seed)).status_code == 200
+        assert httpx.post(f"{server.url}/v1/classify", content=b"no image").status_code == 415
+        pages = [samples(httpx.get(f"{server.url}/metrics").text) for _ in range(6)]
+        served = httpx.get(f"{server.url}/v1/models").json()["models"][0]
+    model = served["name"]
+    queue = frozenset({"model": model, "version": served["version"]}.items())
+    for page in pages:
+        labels = {"route": "/v1/classify", "model": model}
+        assert page["resnet_requests_total", frozenset({**labels, "code": "200"}.items())] == 20
+        assert page["resnet_requests_total", frozenset({**labels, "code": "415"}.items())] == 1
+        for stage in ("decode", "queue", "infer", "post"):
+            assert page["resnet_stage_seconds_count", frozenset({("stage", stage)})] == 20
+        assert page["resnet_stage_seconds_count", frozenset({("stage", "read")})] == 21
+        assert page["resnet_batch_images_sum", queue] == 20
+        assert page["resnet_queue_images", queue] == 0
+        assert page["resnet_workers_ready", frozenset()] == 2
+        assert any(name == "resnet_model_info" for name, _ in page)
+
+
+def test_paths_of_clients_make_no_metrics(client: httpx.Client) -> None:
+    for number in range(50):
+        client.get(f"/random/{number}")
+    routes = {dict(labels).get("route") for _, labels in samples(client.get("/metrics").text)}
+    assert routes <= {None, "/", "/v1/classify", "/v1/models", "/metrics", "other"}
+
+
+def start_and_fail(**settings: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", "serve", "service.app:ResNetService", "--port", "0"],
+        cwd=ROOT,
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "True", **settings},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
+    lines = [line for line in output.splitlines() if line.startswith("resnet-serving: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_wrong_setting_stops_the_start_with_one_line() -> None:
+    assert "RESNET_MAX_BATCH='many'" in start_and_fail(RESNET_MAX_BATCH="many")
+    assert "did you mean RESNET_PROVIDER?" in start_and_fail(RESNET_PROVIDR="cpu")
+
+
+def test_a_provider_that_cannot_be_had_stops_the_start() -> None:
+    assert "CUDA" in start_and_fail(RESNET_PROVIDER="cuda")
+
+
+def test_a_missing_or_damaged_model_stops_the_start(tmp_path: Path) -> None:
+    assert "no model 'nobody'" in start_and_fail(RESNET_MODELS="nobody")
+    store = ModelStore(EMBEDDED_MODELS)
+    stored = store.resolve(store.names()[0])
+    folder = tmp_path / stored.manifest.name / stored.manifest.version
+    shutil.copytree(stored.folder, folder)
+    weights = folder / stored.manifest.variants[0].file
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    assert "SHA-256" in start_and_fail(RESNET_MODEL_STORE=str(tmp_path))
+
+
+def test_a_provider_asked_for_by_name_is_used(serve: Serve) -> None:
+    with serve(RESNET_PROVIDER="cpu", RESNET_IMAGE_FORMATS="gif") as server:
+        assert httpx.get(f"{server.url}/v1/models").json()["models"][0]["provider"] == "cpu"
+        assert httpx.post(f"{server.url}/v1/classify", content=picture(1, form="GIF")).status_code == 200
+        assert httpx.post(f"{server.url}/v1/classify", content=picture(1)).status_code == 415
+
+
+def test_overload_is_refused_and_told_when_to_come_back(serve: Serve) -> None:
+    async def flood(url: str) -> list[httpx.Response]:
+        data = picture(1, (3000, 3000))
+        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=40)) as client:
+            return await asyncio.gather(*(client.post(f"{url}/v1/classify", content=data) for _ in range(40)))
+
+    with serve(RESNET_MAX_QUEUE="2") as server:
+        responses = asyncio.run(flood(server.url))
+        assert {r.status_code for r in responses} == {200, 429}
+        refused = next(r for r in responses if r.status_code == 429)
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert httpx.post(f"{server.url}/v1/classify", content=picture(1)).status_code == 200
+
+
+def test_a_deadline_that_passes_is_a_504(serve: Serve) -> None:
+    with serve(RESNET_DEADLINE_S="0.0001") as server:
+        response = httpx.post(f"{server.url}/v1/classify", content=picture(1))
+        assert response.status_code == 504
+        assert response.json()["error"]["code"] == "deadline_exceeded"
+
+
+def test_sigterm_finishes_what_was_accepted(serve: Serve) -> None:
+    async def stop_under_load(server: Server) -> list[int]:
+        data = picture(1, (2000, 2000))
+        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=32)) as client:
+            await client.get(f"{server.url}/readyz")
+            tasks = [asyncio.create_task(client.post(f"{server.url}/v1/classify", content=data)) for _ in range(32)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            stopped = asyncio.create_task(asyncio.to_thread(server.stop))
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert await stopped == 0
+        # What the service had not yet accepted when it stopped may fail to connect; nothing may be answered wrongly.
+        return [outcome.status_code for outcome in outcomes if isinstance(outcome, httpx.Response)]
+
+    with serve() as server:
+        statuses = asyncio.run(stop_under_load(server))
+    assert statuses
+    assert set(statuses) == {200}

@@ -1,0 +1,106 @@
+"""Small networks, checkpoints and images; nothing here needs the internet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from export import convert, specs
+from export.onnx_graph import Graph, export_graph
+from export.resnet import ResNet, build
+from export.specs import Spec
+from model_store.manifest import Preprocessing
+
+# One block a stage: exported in a moment, with every kind of layer but the 7x7 stem.
+TINY = Spec("basic", (1, 1), "cifar", "A", stem_width=8, width=8, image_size=16)
+TINY_INPUT = Preprocessing(height=16, width=16, resize=16, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    """PyTorch's threads wait for each other for long where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def perturb(net: ResNet, seed: int = 0) -> ResNet:
+    """Statistics and biases as training leaves them, not the zeros and ones of a new network."""
+    generator = torch.Generator().manual_seed(seed)
+    state = net.state_dict()
+    for key, value in state.items():
+        if key.endswith(("running_mean", "bias")):
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
+        elif key.endswith("running_var") or ("bn" in key and key.endswith("weight")):
+            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    return net
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ResNet:
+    """A network of seven classes with 16x16 input."""
+    return perturb(build(TINY, 7, seed=0))
+
+
+@pytest.fixture(scope="session")
+def tiny_graph(tiny: ResNet) -> Graph:
+    return export_graph(tiny, TINY_INPUT)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tiny_graph: Graph, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "tiny.onnx"
+    tiny_graph.save(path)
+    return path
+
+
+@pytest.fixture
+def tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--arch tiny`` is the network above."""
+    monkeypatch.setattr(specs, "SPECS", {"tiny": TINY, **specs.SPECS})
+
+
+_GRAPHS: dict[tuple[Spec, str], Graph] = {}
+
+
+@pytest.fixture
+def exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``convert`` exports the same network with the same preprocessing only once in a test run, as that is slow."""
+
+    def export(net: ResNet, preprocessing: Preprocessing) -> Graph:
+        key = net.spec, preprocessing.model_dump_json()
+        if key not in _GRAPHS:
+            _GRAPHS[key] = export_graph(net, preprocessing)
+        return _GRAPHS[key]
+
+    monkeypatch.setattr(convert, "export_graph", export)
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Callable[..., Path]:
+    """Writes seeded images, ``count`` a class folder, into a new folder; '' is the top."""
+
+    def write(classes: tuple[str, ...] = ("cat", "dog"), count: int = 3, size: int = 16) -> Path:
+        generator = np.random.default_rng(0)
+        root = tmp_path / "pictures"
+        for name in classes:
+            (root / name).mkdir(parents=True, exist_ok=True)
+            for i in range(count):
+                pixels = generator.integers(0, 256, (size, size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / name / f"{i}.png")
+        return root
+
+    return write

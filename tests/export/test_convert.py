@@ -1,0 +1,192 @@
+"""One export from start to end, and how it ends when something is wrong: nothing is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from onnx import numpy_helper
+from rich.console import Console
+
+from export import convert as module
+from export import specs, train
+from export.checkpoints import CheckpointError
+from export.convert import IMAGENET_MEAN, IMAGENET_STD, InputOptions, Request, convert
+from export.errors import ExportError
+from export.images import ImagesError
+from export.onnx_graph import Graph, export_graph
+from export.parity import ParityError
+from export.resnet import ResNet
+from model_store.manifest import Preprocessing
+from model_store.store import ModelStore, StoreError
+
+Pictures = Callable[..., Path]
+
+
+pytestmark = pytest.mark.usefixtures("tiny_is_known", "exported_once")
+
+
+@pytest.fixture
+def request_(tmp_path: Path, tiny: ResNet) -> Request:
+    checkpoint = tmp_path / "tiny weights.pth"
+    torch.save(tiny.state_dict(), checkpoint)
+    return Request(checkpoint=checkpoint, name="tiny-net", store=tmp_path / "store", arch="tiny")
+
+
+def left_in(store: Path) -> list[Path]:
+    return sorted(store.rglob("*")) if store.exists() else []
+
+
+def test_published_model_is_whole(request_: Request, tiny: ResNet, console: Console) -> None:
+    convert(request_, console)
+    stored = ModelStore(request_.store).resolve("tiny-net")
+    stored.verify()
+    manifest = stored.manifest
+    assert manifest.version == "1"
+    assert manifest.architecture.name == "tiny"
+    assert manifest.architecture.spec["depths"] == [1, 1]
+    assert manifest.architecture.parameters == sum(p.numel() for p in tiny.parameters())
+    assert manifest.source.origin == "pytorch"
+    assert manifest.source.file == request_.checkpoint.name
+    assert manifest.source.sha256 == hashlib.sha256(request_.checkpoint.read_bytes()).hexdigest()
+    assert (manifest.preprocessing.height, manifest.preprocessing.resize) == (16, 16)
+    assert (manifest.preprocessing.mean, manifest.preprocessing.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    assert [v.precision for v in manifest.variants] == ["fp32"]
+    assert stored.labels() == tuple(f"class {i}" for i in range(7))
+    names = ["README.md", "labels.txt", "manifest.json", "model.fp32.onnx"]
+    assert sorted(p.name for p in stored.folder.iterdir()) == names
+    assert [p.name for p in request_.store.iterdir()] == ["tiny-net"]
+
+
+def test_versions_go_up_and_never_change(request_: Request, console: Console) -> None:
+    assert convert(request_, console).manifest.version == "1"
+    assert convert(request_, console).manifest.version == "2"
+    assert convert(replace(request_, version="7"), console).manifest.version == "7"
+    before = {path: path.read_bytes() for path in left_in(request_.store) if path.is_file()}
+    with pytest.raises(StoreError, match="version 7 is in"):
+        convert(replace(request_, version="7"), console)
+    assert {path: path.read_bytes() for path in left_in(request_.store) if path.is_file()} == before
+
+
+def test_labelled_images_give_accuracy(request_: Request, console: Console, pictures: Pictures, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join("abcdefg"))
+    stored = convert(replace(request_, labels=labels, verify_images=pictures(("b", "d"))), console)
+    parity = stored.manifest.variants[0].parity
+    assert (parity.images, parity.image_source) == (6, "pictures")
+    assert parity.accuracy
+    assert set(parity.accuracy.by_class) == {"b", "d"}
+    assert "## Accuracy, fp32" in (stored.folder / "README.md").read_text()
+
+
+def test_own_checkpoint_needs_no_options(tmp_path: Path, tiny: ResNet, console: Console) -> None:
+    labels = [f"kind {i}" for i in range(7)]
+    checkpoint = tmp_path / "own.pth"
+    recipe = {"arch": "tiny", "epochs": 3, "seed": 1}
+    torch.save({"state_dict": tiny.state_dict(), "recipe": recipe, "epoch": 2, "labels": labels}, checkpoint)
+    stored = convert(Request(checkpoint=checkpoint, name="own", store=tmp_path / "store"), console)
+    assert stored.labels() == tuple(labels)
+    assert stored.manifest.source.origin == "export.train"
+    assert stored.manifest.preprocessing.mean == train.MEAN
+    assert stored.manifest.preprocessing.std == train.STD
+    assert "training is not finished: 2 epochs" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "| seed | 1 |" in (stored.folder / "README.md").read_text()
+
+
+def test_input_options_reach_the_graph(request_: Request, console: Console) -> None:
+    options = InputOptions(size=24, resize=32, interpolation="bicubic", mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    spec = convert(replace(request_, input=options), console).manifest.preprocessing
+    assert (spec.height, spec.width, spec.resize, spec.interpolation) == (24, 24, 32, "bicubic")
+    assert (spec.mean, spec.std) == (options.mean, options.std)
+
+
+@pytest.mark.parametrize(("size", "resize"), [(None, 256), (224, 256), (448, 512), (96, 109)])
+def test_imagenet_networks_crop_as_torchvision(size: int | None, resize: int) -> None:
+    spec = module._preprocessing(InputOptions(size=size), specs.SPECS["resnet50"], ours=False)
+    assert (spec.width, spec.resize) == (size or 224, resize)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"arch": "resnet51"}, ExportError, "unknown architecture 'resnet51'"),
+        ({"arch": "cifar_resnet20"}, CheckpointError, "does not fit cifar_resnet20"),
+        ({"arch": None}, ExportError, "name the architecture with --arch"),
+        ({"name": "No Name"}, StoreError, "is no model name"),
+        ({"name": "../up"}, StoreError, "is no model name"),
+        ({"version": "v1"}, StoreError, "is no version"),
+        ({"labels": Path("absent.txt")}, ExportError, r"absent\.txt: No such file"),
+        ({"checkpoint": Path("absent.pth")}, CheckpointError, r"absent\.pth: No such file"),
+        ({"verify_images": Path("absent.zip")}, ImagesError, "neither a folder nor a zip"),
+        ({"input": InputOptions(size=32, resize=16)}, ExportError, "--resize 16 is less than --size 32"),
+        ({"input": InputOptions(std=(0.0, 1.0, 1.0))}, ExportError, "--std"),
+        ({"input": InputOptions(mean=(float("nan"), 1.0, 1.0))}, ExportError, "--mean"),
+    ],
+)
+def test_wrong_request_leaves_nothing(
+    request_: Request, console: Console, change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        convert(replace(request_, **change), console)  # type: ignore[arg-type]
+    assert left_in(request_.store) == []
+
+
+def test_undecodable_image_leaves_nothing(request_: Request, console: Console, pictures: Pictures) -> None:
+    folder = pictures()
+    (folder / "dog" / "2.png").write_bytes(b"no image")
+    with pytest.raises(ImagesError, match=r"dog/2\.png"):
+        convert(replace(request_, verify_images=folder), console)
+    assert left_in(request_.store) == []
+
+
+def test_ruined_graph_is_not_published(request_: Request, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ruined(net: ResNet, preprocessing: Preprocessing) -> Graph:
+        graph = export_graph(net, preprocessing)
+        weight = next(t for t in graph.model.graph.initializer if t.name.endswith("fc.weight"))
+        values = numpy_helper.to_array(weight) * np.float32(1.01)
+        weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+        return graph
+
+    monkeypatch.setattr(module, "export_graph", ruined)
+    with pytest.raises(ParityError, match=r"not published.*logits differ"):
+        convert(request_, console)
+    assert left_in(request_.store) == []
+
+
+def test_interruption_leaves_nothing(request_: Request, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(request_, console)
+    assert left_in(request_.store) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "arch", "accuracy"),
+    [("resnet20-12fca82f.th", "cifar_resnet20", 0.8103), ("resnet32-d509ac18.th", "cifar_resnet32", 0.8256)],
+)
+def test_accuracy_is_that_of_the_authors_code(
+    shared: Path, tmp_path: Path, console: Console, file: str, arch: str, accuracy: float
+) -> None:
+    request = Request(
+        checkpoint=shared / "checkpoints" / file,
+        name="cifar",
+        store=tmp_path,
+        arch=arch,
+        verify_images=shared / "data" / "cifar10-test.zip",
+    )
+    parity = convert(request, console).manifest.variants[0].parity
+    assert parity.images == 10_000
+    assert parity.top1_agreement == 1.0
+    assert parity.accuracy
+    assert parity.accuracy.exported == pytest.approx(accuracy, abs=2e-4)
+    assert parity.accuracy.pytorch == pytest.approx(accuracy, abs=2e-4)
+    assert len(parity.accuracy.by_class) == 10

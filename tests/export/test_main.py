@@ -1,0 +1,153 @@
+"""The command line as one types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from export import __main__ as program
+from export import specs
+from export.resnet import ResNet, build
+from model_store.store import ModelStore
+
+ROOT = Path(__file__).parents[2]
+
+
+pytestmark = pytest.mark.usefixtures("tiny_is_known")
+
+
+@pytest.fixture
+def weights(tmp_path: Path, tiny: ResNet) -> Path:
+    path = tmp_path / "tiny.pth"
+    torch.save(tiny.state_dict(), path)
+    return path
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(program.cli, [str(argument) for argument in arguments])
+
+
+def test_export_tells_what_was_done_and_what_is_next(weights: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    result = run(weights, "--arch", "tiny", "--name", "tiny", "--store", store, "--trained-on", "Toys")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["model", "tiny", "version", "1", "(tiny)"]
+    assert any(line.startswith("parity") and "passed" in line for line in lines)
+    assert f"RESNET_MODEL_STORE={store} make serve" in result.stdout
+    assert "/v1/classify?model=tiny'" in result.stdout
+    assert "note: labels: numbers" in result.stderr
+    assert "Data: Toys." in (store / "tiny" / "1" / "README.md").read_text()
+
+
+@pytest.mark.usefixtures("exported_once")
+def test_options_may_come_first(weights: Path, tmp_path: Path) -> None:
+    result = run("--name", "tiny", "--arch", "tiny", "--store", tmp_path / "store", weights, "--version", "3")
+    assert result.exit_code == 0, result.output
+    assert ModelStore(tmp_path / "store").versions("tiny") == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--arch", "resnet51", "--name", "a"), "unknown architecture"),
+        (("--arch", "resnet50", "--name", "a"), "does not fit resnet50"),
+        (("--arch", "tiny", "--name", "A"), "is no model name"),
+        (("--arch", "tiny", "--name", "a", "--version", "0"), "is no version"),
+        (("--arch", "tiny"), "--name"),
+        (("--arch", "tiny", "--name", "a", "--colour", "red"), "--colour"),
+        (("--arch", "tiny", "--name", "a", "--size", "4"), "--size"),
+        (("--arch", "tiny", "--name", "a", "--mean", "1"), "--mean"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(
+    weights: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run(weights, "--store", tmp_path / "store", *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not (tmp_path / "store").exists()
+
+
+def test_store_that_is_a_file(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    result = run(weights, "--arch", "tiny", "--name", "a", "--store", tmp_path / "store")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_interruption(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "convert", interrupted)
+    result = run(weights, "--arch", "tiny", "--name", "a", "--store", tmp_path / "store")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",)])
+def test_help_shows_both_commands_and_examples(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "Usage: python -m export CHECKPOINT --arch NAME --name MODEL" in result.stdout
+    assert "python -m export train --data" in result.stdout
+    assert "--verify-images" in result.stdout
+
+
+def test_train_then_export(tmp_path: Path, pictures: Callable[..., Path]) -> None:
+    folder = pictures(("cat", "dog"), count=4, size=16)
+    out = tmp_path / "out.pth"
+    result = run("train", "--data", folder, "--arch", "tiny", "--epochs", 1, "--out", out, "--validate", folder)
+    assert result.exit_code == 0, result.output
+    assert f"python -m export {out} --name MODEL" in result.stdout
+    result = run(out, "--name", "pets", "--store", tmp_path / "store", "--verify-images", folder)
+    assert result.exit_code == 0, result.output
+    assert ModelStore(tmp_path / "store").resolve("pets").labels() == ("cat", "dog")
+    assert "accuracy" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "absent.zip"), "neither a folder nor a zip"),
+        (("--data", "absent.zip", "--arch", "resnet51"), "unknown architecture"),
+        (("--data", "absent.zip", "--epochs", "0"), "--epochs"),
+        ((), "--data"),
+    ],
+)
+def test_train_mistakes(arguments: tuple[str, ...], message: str) -> None:
+    result = run("train", *arguments)
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(build(specs.get_spec("cifar_resnet20"), 10, seed=0).state_dict(), weights)
+
+    def export(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-W", "error", "-m", "export", str(weights), "--store", str(tmp_path / "store")]
+        return subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = export("--arch", "cifar_resnet20", "--name", "net")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "note: labels: the names of CIFAR-10",
+        "exporting cifar_resnet20 with 10 classes",
+    ]
+    assert ModelStore(tmp_path / "store").resolve("net").labels()[0] == "airplane"
+    again = export("--arch", "cifar_resnet20", "--name", "net", "--version", "1")
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: net version 1 is in ")

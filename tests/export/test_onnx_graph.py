@@ -1,0 +1,119 @@
+"""The ONNX file's contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, external_data_helper
+
+from export.onnx_graph import OPSET, Graph, GraphError, check_graph, export_graph
+from export.resnet import ResNet, build
+
+from .conftest import TINY, TINY_INPUT
+
+
+@pytest.fixture(scope="module")
+def session(tiny_onnx: Path) -> ort.InferenceSession:
+    return ort.InferenceSession(tiny_onnx, providers=["CPUExecutionProvider"])
+
+
+def pixels(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+
+def test_names_types_and_shapes(session: ort.InferenceSession) -> None:
+    (image,) = session.get_inputs()
+    assert (image.name, image.type, image.shape) == ("image", "tensor(uint8)", ["batch", 16, 16, 3])
+    outputs = [(output.name, output.type, output.shape) for output in session.get_outputs()]
+    assert outputs == [
+        ("logits", "tensor(float)", ["batch", 7]),
+        ("embedding", "tensor(float)", ["batch", 16]),
+        ("cam", "tensor(float)", ["batch", 5, 8, 8]),
+    ]
+
+
+def test_description_for_the_manifest(tiny_graph: Graph) -> None:
+    outputs = tiny_graph.outputs
+    assert (outputs.classes, outputs.embedding) == (7, 16)
+    assert outputs.cam
+    assert (outputs.cam.k, outputs.cam.height, outputs.cam.width) == (5, 8, 8)
+    assert tiny_graph.opset == OPSET
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 16])
+def test_any_batch_gives_each_image_its_own_result(session: ort.InferenceSession, tiny: ResNet, count: int) -> None:
+    images = pixels(count)
+    logits, embedding, cam = session.run(None, {"image": images})
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (TINY_INPUT.mean, TINY_INPUT.std))
+    with torch.inference_mode():
+        expected = tiny((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+    assert (embedding.shape, cam.shape) == ((count, 16), (count, 5, 8, 8))
+
+
+def test_maps_are_of_the_top_classes_and_add_up_to_their_logits(session: ort.InferenceSession, tiny: ResNet) -> None:
+    logits, _, cam = session.run(None, {"image": pixels(4)})
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    bias = tiny.fc.bias.detach().numpy()
+    np.testing.assert_allclose(cam.mean(axis=(2, 3)) + bias[top], np.take_along_axis(logits, top, axis=1), atol=1e-5)
+
+
+def test_one_file_without_traces_of_the_machine(tiny_graph: Graph, tiny_onnx: Path) -> None:
+    assert not any(external_data_helper.uses_external_data(t) for t in tiny_graph.model.graph.initializer)
+    assert [path.name for path in tiny_onnx.parent.iterdir()] == [tiny_onnx.name]
+    assert str(Path(__file__).parents[2]).encode() not in tiny_onnx.read_bytes()
+
+
+def test_export_is_reproducible_and_silent(tiny: ResNet, tiny_graph: Graph, capfd: pytest.CaptureFixture[str]) -> None:
+    again = export_graph(tiny, TINY_INPUT)
+    assert again.model.SerializeToString() == tiny_graph.model.SerializeToString()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fewer_classes_than_maps() -> None:
+    graph = export_graph(build(TINY, 2, seed=0), TINY_INPUT)
+    assert graph.outputs.cam
+    assert graph.outputs.cam.k == 2
+
+
+def broken(graph: Graph) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    return model
+
+
+def test_renamed_output_is_refused(tiny_graph: Graph) -> None:
+    model = broken(tiny_graph)
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 4
+    with pytest.raises(GraphError):
+        check_graph(model, TINY_INPUT, tiny_graph.outputs)
+
+
+def test_missing_output_is_refused(tiny_graph: Graph) -> None:
+    model = broken(tiny_graph)
+    del model.graph.output[2]
+    with pytest.raises(GraphError, match="the service expects"):
+        check_graph(model, TINY_INPUT, tiny_graph.outputs)
+
+
+def test_invalid_graph_is_refused(tiny_graph: Graph) -> None:
+    model = broken(tiny_graph)
+    model.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(GraphError, match="not valid ONNX"):
+        check_graph(model, TINY_INPUT, tiny_graph.outputs)
+
+
+def test_external_weights_are_refused(tiny_graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = broken(tiny_graph)
+    monkeypatch.chdir(tmp_path)
+    tensor = next(t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT)
+    external_data_helper.set_external_data(tensor, "weights.bin")
+    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    with pytest.raises(GraphError):
+        check_graph(model, TINY_INPUT, tiny_graph.outputs)

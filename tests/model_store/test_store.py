@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model_store.manifest import MANIFEST_FILE, Manifest
+from model_store.store import (
+    EMBEDDED_MODELS,
+    LABELS_FILE,
+    ModelStore,
+    StoredModel,
+    StoreError,
+    describe_file,
+    verify_file,
+)
+from tests.model_store.test_manifest import a_manifest
+
+LABELS = "".join(f"class {i}\n" for i in range(10)).encode()
+
+
+def stage(folder: Path, name: str = "tiny", version: str = "1", labels: bytes = LABELS, **changes: Any) -> Manifest:
+    """A model's files in ``folder`` and the manifest that describes them."""
+    (folder / "fp32.onnx").write_bytes(b"weights")
+    (folder / LABELS_FILE).write_bytes(labels)
+    values = a_manifest() | {"name": name, "version": version} | changes
+    values["labels"] = describe_file(folder / LABELS_FILE).model_dump()
+    values["variants"][0] |= describe_file(folder / "fp32.onnx").model_dump()
+    return Manifest.model_validate_json(json.dumps(values))
+
+
+def publish(store: ModelStore, name: str = "tiny", version: str = "1", **options: Any) -> StoredModel:
+    with store.staging() as staged:
+        return store.publish(staged, stage(staged, name, version, **options))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+def entries(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+# Publishing
+
+
+def test_what_is_published_is_found_whole(store: ModelStore) -> None:
+    published = publish(store)
+    found = store.resolve("tiny")
+    assert found == published
+    assert found.folder == store.root / "tiny" / "1"
+    assert found.path(found.manifest.variants[0]).read_bytes() == b"weights"
+    assert found.labels() == tuple(f"class {i}" for i in range(10))
+    found.verify()
+
+
+def test_nothing_temporary_is_left(store: ModelStore) -> None:
+    publish(store)
+    wanted = ["tiny", "tiny/1", *(f"tiny/1/{file}" for file in ("fp32.onnx", LABELS_FILE, MANIFEST_FILE))]
+    assert entries(store.root) == sorted(wanted)
+
+
+def test_a_published_folder_is_readable_by_others(store: ModelStore) -> None:
+    """A service may run as another user than the exporter."""
+    assert publish(store).folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_variant_without_parity_is_not_published(store: ModelStore) -> None:
+    with store.staging() as staged:
+        manifest = stage(staged)
+        parity = manifest.variants[0].parity.model_copy(update={"passed": False})
+        variants = [manifest.variants[0].model_copy(update={"parity": parity})]
+        with pytest.raises(StoreError, match=r"fp32\.onnx: its parity"):
+            store.publish(staged, manifest.model_copy(update={"variants": variants}))
+    assert entries(store.root) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"Weights"),
+        lambda path: path.write_bytes(b"weights+"),
+        lambda path: path.unlink(),
+        lambda path: (path.rename(path.with_suffix(".other")), path.symlink_to(path.with_suffix(".other"))),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["same size", "other size", "missing", "symlink", "folder"],
+)
+@pytest.mark.parametrize("file", ["fp32.onnx", LABELS_FILE])
+def test_a_damaged_file_is_neither_published_nor_loaded(
+    store: ModelStore, file: str, damage: Callable[[Path], object]
+) -> None:
+    with store.staging() as staged:
+        manifest = stage(staged)
+        damage(staged / file)
+        with pytest.raises(StoreError, match=file):
+            store.publish(staged, manifest)
+    assert entries(store.root) == []
+    stored = publish(store)
+    damage(stored.folder / file)
+    with pytest.raises(StoreError, match=file) as caught:
+        stored.verify()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_version_is_never_replaced(store: ModelStore) -> None:
+    before = publish(store)
+    with pytest.raises(StoreError, match="is there already"):
+        publish(store, labels=LABELS.upper())
+    assert store.resolve("tiny") == before
+    before.verify()
+
+
+def test_a_failure_between_staging_and_publishing_leaves_nothing(store: ModelStore) -> None:
+    def interrupted() -> None:
+        with store.staging() as staged:
+            stage(staged)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert entries(store.root) == []
+
+
+def test_staging_lies_on_the_stores_file_system_and_is_no_model(store: ModelStore) -> None:
+    with store.staging() as staged:
+        assert staged.parent == store.root
+        stage(staged)
+        assert store.names() == []
+
+
+def test_next_version(store: ModelStore) -> None:
+    assert store.next_version("tiny") == "1"
+    publish(store, version="9")
+    assert store.next_version("tiny") == "10"
+    publish(store, version="10")
+    assert store.next_version("tiny") == "11"
+    assert store.next_version("other") == "1"
+
+
+def test_the_version_after_the_last_possible_one_is_refused(store: ModelStore) -> None:
+    publish(store, version="999999999")
+    with pytest.raises(StoreError):
+        store.next_version("tiny")
+
+
+# Finding
+
+
+def test_the_newest_version_is_the_highest_number(store: ModelStore) -> None:
+    for version in ("2", "10", "9"):
+        publish(store, version=version)
+    assert store.versions("tiny") == ["2", "9", "10"]
+    assert store.resolve("tiny").manifest.version == "10"
+    assert store.resolve("tiny", "9").manifest.version == "9"
+
+
+@given(versions=st.sets(st.integers(1, 99_999), min_size=1, max_size=6))
+def test_versions_sort_as_numbers(tmp_path_factory: pytest.TempPathFactory, versions: set[int]) -> None:
+    store = ModelStore(tmp_path_factory.mktemp("store"))
+    for version in versions:
+        folder = store.root / "tiny" / str(version)
+        folder.mkdir(parents=True)
+        (folder / MANIFEST_FILE).touch()
+    assert store.versions("tiny") == [str(version) for version in sorted(versions)]
+    assert store.next_version("tiny") == str(max(versions) + 1)
+
+
+def test_what_is_no_model_is_passed_over(store: ModelStore) -> None:
+    publish(store, "b")
+    publish(store, "a")
+    for folder in (".staging-x/1", "UPPER/1", "empty", "c/v1", "d/01", "e/1"):
+        (store.root / folder).mkdir(parents=True)
+    (store.root / "README").touch()
+    (store.root / "f").touch()
+    (store.root / "a" / "2").touch()
+    assert store.names() == ["a", "b"]
+    assert store.versions("a") == ["1"]
+    assert store.versions("e") == []
+    assert store.versions("f") == []
+
+
+def test_a_store_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such model store"):
+        ModelStore(tmp_path / "none").names()
+    with pytest.raises(StoreError):
+        ModelStore(tmp_path / "none").resolve("tiny")
+
+
+def test_an_unknown_model_is_told_with_those_there(store: ModelStore) -> None:
+    publish(store, "a")
+    publish(store, "b")
+    with pytest.raises(StoreError, match=r"no model 'c' .*; there: a, b"):
+        store.resolve("c")
+    with pytest.raises(StoreError, match=r"no version 7; there: 1"):
+        store.resolve("a", "7")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "/", "../models", "a/../../b", "", "A", "\x00"])
+def test_names_never_lead_out_of_the_store(store: ModelStore, name: str) -> None:
+    publish(store)
+    for use in (store.resolve, store.versions, store.next_version):
+        with pytest.raises(StoreError):
+            use(name)
+
+
+@pytest.mark.parametrize("version", ["..", "", "0", "1/../1", "latest"])
+def test_versions_never_lead_out_of_the_store(store: ModelStore, version: str) -> None:
+    publish(store)
+    with pytest.raises(StoreError):
+        store.resolve("tiny", version)
+
+
+def test_a_folder_with_another_models_manifest_is_refused(store: ModelStore) -> None:
+    stored = publish(store)
+    stored.folder.rename(stored.folder.with_name("2"))
+    with pytest.raises(StoreError, match="the manifest is of tiny version 1"):
+        store.resolve("tiny")
+
+
+def test_a_broken_manifest_is_a_store_error_of_one_line(store: ModelStore) -> None:
+    stored = publish(store)
+    (stored.folder / MANIFEST_FILE).write_text("{}")
+    with pytest.raises(StoreError, match=MANIFEST_FILE) as caught:
+        store.resolve("tiny")
+    assert "\n" not in str(caught.value)
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a\nb\n", ("a", "b")),
+        ("a\nb", ("a", "b")),
+        ("a\r\nb\r\n", ("a", "b")),
+        ("Ärmel\n犬 dog\n", ("Ärmel", "犬 dog")),
+        ("a\u2028b\nc\x0bd\n", ("a\u2028b", "c\x0bd")),
+        ("a\n\n", ("a", "")),
+        ("with, comma\nwith\ttab\n", ("with, comma", "with\ttab")),
+    ],
+)
+def test_labels_are_lines(store: ModelStore, text: str, wanted: tuple[str, ...]) -> None:
+    outputs = {"classes": 2, "embedding": 1, "cam": None}
+    assert publish(store, labels=text.encode(), outputs=outputs).labels() == wanted
+
+
+@pytest.mark.parametrize("labels", [LABELS + b"one more\n", LABELS[8:], b"\n" * 12, b"\xff\xfe" + LABELS])
+def test_labels_that_do_not_fit_are_a_store_error(store: ModelStore, labels: bytes) -> None:
+    with pytest.raises(StoreError):
+        publish(store, labels=labels).labels()
+
+
+def test_labels_that_are_gone_are_a_store_error(store: ModelStore) -> None:
+    stored = publish(store)
+    (stored.folder / LABELS_FILE).unlink()
+    with pytest.raises(StoreError):
+        stored.labels()
+
+
+# Files
+
+
+@given(content=st.binary(min_size=1, max_size=200), other=st.binary(min_size=1, max_size=200))
+def test_a_file_is_verified_by_its_content(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, other: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "file.onnx"
+    path.write_bytes(content)
+    described = describe_file(path)
+    verify_file(path, described)
+    path.write_bytes(other)
+    if content != other:
+        with pytest.raises(StoreError):
+            verify_file(path, described)
+
+
+def test_an_unreadable_file_is_a_store_error(tmp_path: Path) -> None:
+    path = tmp_path / "file.onnx"
+    path.write_bytes(b"x")
+    described = describe_file(path)
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read every file")
+    with pytest.raises(StoreError):
+        verify_file(path, described)
+
+
+def test_embedded_models_are_whole() -> None:
+    store = ModelStore(EMBEDDED_MODELS)
+    for name in store.names():
+        for version in store.versions(name):
+            stored = store.resolve(name, version)
+            stored.verify()
+            assert len(stored.labels()) == stored.manifest.outputs.classes

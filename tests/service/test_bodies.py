@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+
+from service.bodies import ClientGone, read_body, split_images
+from service.errors import BadRequest, BodyTooLarge, ServiceError, TooManyImages
+
+BOUNDARY = "b0undary"
+
+
+def form(content_type: str = f"multipart/form-data; boundary={BOUNDARY}") -> Headers:
+    return Headers({"content-type": content_type})
+
+
+def part(content: bytes, disposition: str = 'form-data; name="image"; filename="a.png"') -> bytes:
+    return f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + content + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def split(body: bytes, headers: Headers | None = None, max_images: int = 64) -> list[bytes]:
+    return asyncio.run(split_images(form() if headers is None else headers, body, max_images))
+
+
+def read(messages: list[dict[str, Any]], max_bytes: int, **headers: str) -> bytes:
+    left = list(messages)
+
+    async def receive() -> dict[str, Any]:
+        return left.pop(0)
+
+    given = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    return asyncio.run(read_body(given, receive, max_bytes))
+
+
+def chunks(*pieces: bytes) -> list[dict[str, Any]]:
+    return [
+        {"type": "http.request", "body": piece, "more_body": i < len(pieces)} for i, piece in enumerate(pieces, start=1)
+    ]
+
+
+# Reading
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=8), st.integers(0, 300))
+def test_the_body_is_its_pieces_or_too_large(pieces: list[bytes], limit: int) -> None:
+    body = b"".join(pieces)
+    if len(body) <= limit:
+        assert read(chunks(*pieces), limit) == body
+        assert read(chunks(*pieces), limit, content_length=str(len(body))) == body
+    else:
+        for headers in ({}, {"content_length": str(len(body))}, {"content_length": "0"}):
+            with pytest.raises(BodyTooLarge, match=str(limit)):
+                read(chunks(*pieces), limit, **headers)
+
+
+def test_no_more_is_read_once_it_is_too_large() -> None:
+    messages = chunks(b"x" * 10, b"y" * 10, b"z" * 10)
+    with pytest.raises(BodyTooLarge):
+        read(messages[:2], 15)
+    with pytest.raises(BodyTooLarge):
+        read([], 15, content_length="16")
+
+
+def test_a_client_that_leaves() -> None:
+    with pytest.raises(ClientGone):
+        read([{"type": "http.disconnect"}], 10)
+    with pytest.raises(ClientGone):
+        read([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}], 10)
+
+
+def test_messages_may_leave_out_what_is_empty() -> None:
+    assert read([{"type": "http.request"}], 10) == b""
+
+
+@pytest.mark.parametrize("length", ["abc", "", "1.5", "²", "0x10", "5, 5"])
+def test_a_content_length_that_is_no_number_is_a_bad_request(length: str) -> None:
+    with pytest.raises(BadRequest):
+        read(chunks(b"x"), 10, content_length=length)
+
+
+# Splitting
+
+
+def test_a_body_of_any_other_type_is_one_image() -> None:
+    for headers in (Headers({}), form("image/png"), form("application/x-www-form-urlencoded"), form("multipartish")):
+        assert split(b"data", headers) == [b"data"]
+
+
+def test_an_empty_body() -> None:
+    for headers in (Headers({}), form(), form("image/png")):
+        with pytest.raises(BadRequest, match="empty"):
+            split(b"", headers)
+
+
+_CONTENTS = st.binary(max_size=200).filter(lambda content: b"\r\n--" + BOUNDARY.encode() not in b"\r\n" + content)
+
+
+@given(st.lists(_CONTENTS, min_size=1, max_size=6))
+def test_files_come_back_in_order(contents: list[bytes]) -> None:
+    assert split(b"".join(map(part, contents)) + END) == contents
+
+
+@given(contents=st.lists(_CONTENTS, min_size=1, max_size=6), most=st.integers(1, 5))
+def test_too_many_files(contents: list[bytes], most: int) -> None:
+    body = b"".join(map(part, contents)) + END
+    if len(contents) <= most:
+        assert split(body, max_images=most) == contents
+    else:
+        with pytest.raises(TooManyImages, match=str(most)):
+            split(body, max_images=most)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        f'multipart/form-data; boundary="{BOUNDARY}"',
+        f"Multipart/Form-Data; Boundary={BOUNDARY}",
+        f"multipart/form-data; charset=utf-8; boundary={BOUNDARY}",
+        f"multipart/form-data; charset=no-such-thing; boundary={BOUNDARY}",
+        f"multipart/mixed; boundary={BOUNDARY}",
+    ],
+)
+def test_forms_of_the_content_type(content_type: str) -> None:
+    assert split(part(b"data") + END, form(content_type)) == [b"data"]
+
+
+def test_a_file_larger_than_any_default_is_kept_in_memory() -> None:
+    content = b"\xff\xd8" * 2_000_000
+    assert split(part(content) + END) == [content]
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reason"),
+    [
+        (part(b"x") + END, form("multipart/form-data"), "boundary"),
+        (part(b"x") + END, form("multipart/form-data; boundary="), "multipart"),
+        (part(b"x") + END, form("multipart/form-data; boundary=other"), "multipart"),
+        (b"junk", form(), "multipart"),
+        (END, form(), "no file"),
+        (part(b"5", 'form-data; name="top_k"') + END, form(), "top_k"),
+        (part(b"x") + part(b"5", 'form-data; name="top_k"') + END, form(), "top_k"),
+        (part(b"x" * 2**21, 'form-data; name="big"') + END, form(), "multipart"),
+        (part(b"x", "form-data") + END, form(), "name"),
+        (f"--{BOUNDARY}\r\n\r\nx\r\n".encode() + END, form(), "name"),
+        (f"--{BOUNDARY}\r\nno header\r\n\r\nx\r\n".encode() + END, form(), "multipart"),
+        (b"--" + BOUNDARY.encode() + b"\r\n" + b"A: " + b"x" * 100_000 + b"\r\n\r\n", form(), "multipart"),
+    ],
+)
+def test_what_cannot_be_split_is_a_bad_request(body: bytes, headers: Headers, reason: str) -> None:
+    with pytest.raises(BadRequest, match=reason) as caught:
+        split(body, headers)
+    assert len(caught.value.message) < 300
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_form_that_breaks_off_is_a_bad_request(kept: int) -> None:
+    """Its last file is not whole: neither to be classified as it is, nor to be left out without a word."""
+    whole = part(b"first") * kept + part(b"the last one") + END
+    for length in (len(whole) - len(END) - 8, len(whole) - len(END), len(whole) - len(END) + 3):
+        with pytest.raises(BadRequest):
+            split(whole[:length])
+
+
+@given(
+    st.binary(max_size=200)
+    | st.lists(
+        st.sampled_from(
+            [
+                part(b"x"),
+                END,
+                b"\r\n",
+                b"--",
+                BOUNDARY.encode(),
+                b"\x00:",
+                b"Content-Disposition: form-data; name=a; filename*=utf-8''x\r\n\r\n",
+            ]
+        )
+    ).map(b"".join)
+)
+def test_arbitrary_forms_raise_nothing_but_service_errors(body: bytes) -> None:
+    try:
+        images = split(body)
+    except ServiceError:
+        return
+    assert images
+    assert all(isinstance(image, bytes) for image in images)
+
+
+@given(st.text(max_size=40))
+def test_arbitrary_content_types_raise_nothing_but_service_errors(text: str) -> None:
+    headers = Headers(raw=[(b"content-type", ("multipart/form-data;" + text).encode("utf-8", "replace"))])
+    try:
+        split(part(b"x") + END, headers)
+    except ServiceError:
+        return

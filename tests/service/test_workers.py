@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from service.workers import Workers, make_run_dir
+
+
+def as_process(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: pid)
+
+
+def test_a_process_alone_is_started_and_replaces_nobody() -> None:
+    alone = Workers(None, 1)
+    alone.mark_ready()
+    assert alone.started
+    assert not alone.replacing
+
+
+def test_the_service_has_started_when_all_workers_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workers = [Workers(tmp_path, 3) for _ in range(3)]
+    for pid, worker in enumerate(workers, start=100):
+        assert not any(worker.started or worker.replacing for worker in workers)
+        as_process(monkeypatch, pid)
+        worker.mark_ready()
+        worker.mark_ready()  # twice counts once
+    assert all(worker.started for worker in workers)
+
+
+def test_a_worker_that_comes_later_replaces_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Workers(tmp_path, 1)
+    first.mark_ready()
+    assert first.started
+    as_process(monkeypatch, 4_000_001)
+    assert Workers(tmp_path, 1).replacing
+    assert Workers(tmp_path, 1).started
+
+
+def test_a_temporary_run_dir_is_empty_and_its_own() -> None:
+    one, two = make_run_dir(None), make_run_dir(None)
+    assert one != two
+    for folder in (one, two):
+        assert list(folder.iterdir()) == []
+        folder.rmdir()
+
+
+def test_a_named_run_dir_is_made_and_cleared_of_the_last_run(tmp_path: Path) -> None:
+    wanted = tmp_path / "a" / "run"
+    assert make_run_dir(wanted) == wanted
+    worker = Workers(wanted, 1)
+    worker.mark_ready()
+    assert worker.started
+    for name in ("counter_12.db", "gauge_livesum_3.db", "keep.txt"):
+        (wanted / name).touch()
+    assert make_run_dir(wanted) == wanted
+    assert [path.name for path in wanted.iterdir()] == ["keep.txt"]
+    assert not Workers(wanted, 1).started
+    assert not Workers(wanted, 1).replacing
+
+
+def test_a_run_dir_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        make_run_dir(tmp_path / "file" / "run")
