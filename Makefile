@@ -5,10 +5,12 @@ SHELL := /bin/bash
 
 PYTHON ?= python3.11
 PORT ?= 3000
-VENV := .venv
-BIN := $(VENV)/bin
-# What inference runs on: cpu or gpu.
+# The address to listen on; 0.0.0.0 lets other machines in.
+HOST ?= 127.0.0.1
+# What inference runs on: cpu or gpu, each in an environment of its own.
 RUNTIME ?= cpu
+VENV := .venv$(if $(filter gpu,$(RUNTIME)),-gpu)
+BIN := $(VENV)/bin
 
 # Sent nowhere: BentoML reports its use unless told not to.
 export BENTOML_DO_NOT_TRACK := True
@@ -46,9 +48,8 @@ install: $(VENV)/.serve-$(RUNTIME) ## Install what serving needs (RUNTIME=cpu, t
 
 install-dev: $(VENV)/.dev ## Install everything: serving, export, tests
 
-serve: install ## Serve the embedded model on PORT (default 3000)
-	@echo "Serving on http://localhost:$(PORT)"
-	@exec $(BIN)/bentoml serve service.app:ResNetService --port $(PORT)
+serve: install ## Serve the embedded model on PORT (default 3000) of HOST (default this machine only)
+	@exec $(BIN)/bentoml serve service.app:ResNetService --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
 	@$(BIN)/python -m pytest -m "not slow"

@@ -44,6 +44,7 @@ from model_store.transforms import to_tensor  # noqa: E402
 from service.config import load_settings  # noqa: E402
 from service.cpus import available_cpus  # noqa: E402
 from service.decode import Decoder  # noqa: E402
+from service.providers import Share  # noqa: E402
 from service.session import Session  # noqa: E402
 
 PHOTOS = ROOT.parent / "shared" / "data" / "photos.zip"
@@ -73,7 +74,7 @@ class Bound:
         self._threads = available_cpus()
         self._spec = stored.manifest.preprocessing
         self._decoder = Decoder(settings.decode)
-        self._session = Session(stored, settings.inference.provider, self._threads)
+        self._session = Session(stored, settings.inference.provider, Share(self._threads))
         self._session.warm_up(batch)
         self._bodies = bodies
         self._batch = batch

@@ -145,9 +145,8 @@ def _unwrap(path: Path, content: Mapping[str, Any]) -> tuple[Mapping[str, Tensor
 def _own_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``state`` without the prefixes of wrappers, its head called ``fc``."""
     renamed = dict(state)
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in renamed):
-            renamed = {key.removeprefix(prefix): value for key, value in renamed.items()}
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in renamed)), None):
+        renamed = {key.removeprefix(prefix): value for key, value in renamed.items()}
     if HEAD not in renamed:
         renamed = {_head_key(key): value for key, value in renamed.items()}
     return renamed

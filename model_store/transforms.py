@@ -9,11 +9,21 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from model_store.manifest import Interpolation, Preprocessing
 
 EXIF_ORIENTATION: Final = 0x0112
+# How to turn an image of each EXIF orientation upright (Exif 2.32, section 4.6.4).
+_TURNS: Final[dict[object, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _RESAMPLING: Final[dict[Interpolation, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -28,26 +38,38 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Transparent pixels are laid on white. 16-bit greys keep their upper 8 bits.
     """
     image.load()
-    if image.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
+    if (turn := _TURNS.get(_orientation(image))) is not None:
+        image = image.transpose(turn)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_from_deep(image).convert("RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        background = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(background, rgba).convert("RGB")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
     return image.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation; upright where the metadata is broken, for the pixels are not."""
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # noqa: BLE001 - broken EXIF makes Pillow's reader raise whatever it hits
+        return None
 
 
 def _grey_from_deep(image: Image.Image) -> Image.Image:
     """An 8-bit grey image from 16- or 32-bit integers (16 bits of range) or floats in 0..1."""
-    pixels = np.asarray(image).astype(np.float64)
-    scaled = pixels * 255.0 if image.mode == "F" else pixels / 257.0
+    pixels = np.asarray(image)
+    if image.mode == "F":
+        grey = (np.nan_to_num(pixels).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    else:
+        grey = (pixels.clip(0, 65535) >> 8).astype(np.uint8)
     if isinstance(clear := image.info.get("transparency"), int):
-        scaled[pixels == clear] = 255.0
-    return Image.fromarray(np.clip(np.nan_to_num(scaled) + 0.5, 0, 255).astype(np.uint8))
+        grey[pixels == clear] = 255
+    return Image.fromarray(grey)
 
 
 def crop_box(width: int, height: int, spec: Preprocessing) -> tuple[float, float, float, float]:

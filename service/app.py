@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 
-from service.config import ConfigError, load_settings
+from service.config import ConfigError, load_settings, variable
 from service.workers import Workers, make_run_dir
 
-_RUN_DIR = "RESNET_RUN_DIR"
+_RUN_DIR = variable("run_dir")
+_MODEL_STORE = variable("model_store")
 
 try:
     settings = load_settings()
@@ -24,6 +24,10 @@ except ConfigError as error:
     sys.exit(f"resnet-serving: {error}")
 
 if settings.server.run_dir is not None:
+    try:
+        settings.server.run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        sys.exit(f"resnet-serving: {_RUN_DIR}: {error}")
     # Read by prometheus_client when it is first imported; BentoML's own folder is emptied by every other service.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.server.run_dir)
 
@@ -39,7 +43,11 @@ from service.runtime import Runtime, StartError, check_start  # noqa: E402
 logger = logging.getLogger(__name__)
 logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root handler prints it
 
-runtime = Runtime(settings, Metrics(settings.server.run_dir), Workers(settings.server.run_dir, settings.server.workers))
+workers = Workers(settings.server.run_dir, settings.server.workers)
+try:
+    runtime = Runtime(settings, Metrics(settings.server.run_dir), workers)
+except OSError as error:
+    sys.exit(f"resnet-serving: {_RUN_DIR}: {error}")
 
 
 @bentoml.service(
@@ -59,14 +67,20 @@ class ResNetService:
         """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
         try:
             check_start(settings)
-        except StartError as error:
+            os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
+        except (*StartError, OSError) as error:
             sys.exit(f"resnet-serving: {error}")
-        os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
+        # A bento's workers run in the bento's folder, not in this one.
+        os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
 
     @bentoml.on_startup
     async def start(self) -> None:
-        loading = await runtime.start()
-        loading.add_done_callback(_stop_service_on_failure)
+        loading = runtime.start()
+        if workers.replacing:
+            # Take no connection before the models are warm; the other workers answer meanwhile.
+            await loading
+        else:
+            loading.add_done_callback(_end_service_on_failure)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -81,8 +95,8 @@ class ResNetService:
         return True
 
 
-def _stop_service_on_failure(loading: asyncio.Task[None]) -> None:
-    """A worker that cannot load its models ends the service: its parent would only start it again."""
+def _end_service_on_failure(loading: asyncio.Task[None]) -> None:
+    """A service that starts with a worker that cannot load its models is none."""
     error = None if loading.cancelled() else loading.exception()
     if error is None:
         return
@@ -90,4 +104,4 @@ def _stop_service_on_failure(loading: asyncio.Task[None]) -> None:
         logger.error("resnet-serving: %s", error)
     else:
         logger.error("resnet-serving: the models cannot be loaded", exc_info=error)
-    os.kill(os.getppid() if settings.server.run_dir else os.getpid(), signal.SIGTERM)
+    workers.end_service()

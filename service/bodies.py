@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
 
-from starlette.datastructures import FormData, Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers
 from starlette.types import Receive
 
 from service.errors import BadRequest, BodyTooLarge, TooManyImages
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 # A malformed body is the client's affair; it must not fill the operator's log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -47,54 +52,74 @@ def _content_length(headers: Headers) -> int:
     return int(text)
 
 
-class _InMemoryParser(MultiPartParser):
-    """Starlette's parser without its temporary files: the body is in memory and bounded already."""
+class _Images:
+    """Collects the files of a multipart form, in memory: the body is bounded already."""
 
-    def __init__(self, headers: Headers, body: bytes, max_files: int) -> None:
-        super().__init__(headers, _once(body), max_files=max_files, max_fields=max_files)
-        self.spool_max_size = len(body) + 1
-        self._ended = False
+    def __init__(self, max_images: int) -> None:
+        self.images: list[bytes] = []
+        self.ended = False
+        self._max_images = max_images
+        self._header = bytearray()
+        self._value = bytearray()
+        self._disposition = b""
+        self._content = bytearray()
 
-    def on_end(self) -> None:
-        self._ended = True
+    def callbacks(self) -> MultipartCallbacks:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._check,
+            "on_part_data": lambda data, start, end: self._content.extend(data[start:end]),
+            "on_part_end": lambda: self.images.append(bytes(self._content)),
+            "on_end": self._end,
+        }
 
-    async def parse(self) -> FormData:
-        form = await super().parse()
-        if not self._ended:
-            for file in self._files_to_close_on_error:
-                file.close()
-            raise MultiPartException("it breaks off before its closing boundary")
-        return form
+    def _begin(self) -> None:
+        self._disposition = b""
+        self._content = bytearray()
+
+    def _end_header(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _check(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise BadRequest("the multipart body cannot be read: a part has no name")
+        if b"filename" not in options:
+            name = options[b"name"][:64].decode("utf-8", "replace")
+            raise BadRequest(f"the multipart field {name!r} is no file; options go into the query")
+        if len(self.images) == self._max_images:
+            raise TooManyImages(f"too many images; at most {self._max_images} are taken in a request")
+
+    def _end(self) -> None:
+        self.ended = True
 
 
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+def is_multipart(headers: Headers) -> bool:
+    return headers.get("content-type", "").lower().startswith("multipart/")
 
 
-async def split_images(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
+def split_images(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
     """The images in ``body``: all files of a multipart form, or the body itself."""
     if not body:
         raise BadRequest("the body is empty; send an image")
-    if not headers.get("content-type", "").lower().startswith("multipart/"):
+    if not is_multipart(headers):
         return [body]
+    _, options = parse_options_header(headers["content-type"])
+    if not options.get(b"boundary"):
+        raise BadRequest("the multipart body cannot be read: it names no boundary")
+    found = _Images(max_images)
     try:
-        form = await _InMemoryParser(headers, body, max_images).parse()
-    except (MultiPartException, KeyError) as error:
-        if "Too many files" in str(error):
-            raise TooManyImages(f"too many images; at most {max_images} are taken in a request") from error
-        raise BadRequest(f"the multipart body cannot be read: {_reason(error)}") from error
-    try:
-        images = []
-        for name, part in form.multi_items():
-            if not isinstance(part, UploadFile):
-                raise BadRequest(f"the multipart field {name[:64]!r} is no file; options go into the query")
-            images.append(await part.read())
-    finally:
-        await form.close()
-    if not images:
+        MultipartParser(options[b"boundary"], found.callbacks()).write(body)
+    except FormParserError as error:
+        raise BadRequest("the multipart body cannot be read: it is malformed") from error
+    if not found.ended:
+        raise BadRequest("the multipart body cannot be read: it breaks off before its closing boundary")
+    if not found.images:
         raise BadRequest("the multipart body holds no file")
-    return images
-
-
-def _reason(error: Exception) -> str:
-    return error.message if isinstance(error, MultiPartException) else "it names no boundary"
+    return found.images

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from model_store.manifest import check_name, check_version
 from model_store.store import EMBEDDED_MODELS
 
 PREFIX: Final = "RESNET_"
+# What Kubernetes and Docker links set in every pod beside a Service called resnet...: no settings of ours.
+_KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 
 Provider = Literal["cuda", "openvino", "cpu"]
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
@@ -64,6 +67,13 @@ def _some_path(value: object) -> object:
     return value
 
 
+def _absolute(path: Path) -> Path:
+    """Workers may run in another folder than the command that started them."""
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
 Folder = Annotated[Path, BeforeValidator(_some_path)]
 
 
@@ -90,7 +100,7 @@ class InferenceSettings(_Group):
         "auto",
         description="Batches computed at the same time in a worker. `auto`: its share of the cores; 2 with CUDA.",
     )
-    max_batch: int = Field(8, ge=1, le=256, description="Most images in one batch.")
+    max_batch: int = Field(8, ge=1, le=256, description="Most images in one batch; every size is run before ready.")
 
 
 class LimitSettings(_Group):
@@ -135,7 +145,7 @@ class ServerSettings(_Group):
     """The processes around it all."""
 
     workers: int = Field(1, ge=1, le=256, description="Processes that serve.")
-    run_dir: Folder | None = Field(
+    run_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
         None,
         description="Folder that the workers share for metrics. By default a temporary one, made at start and "
         "removed at the end.",
@@ -154,7 +164,7 @@ class Settings(_Group):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """The settings that ``environ`` gives, defaults for the rest; ``ConfigError`` names the variable at fault."""
-        given = {name: value for name, value in environ.items() if name.startswith(PREFIX)}
+        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _KUBERNETES.search(n)}
         groups: dict[str, dict[str, str]] = {}
         for group, field, _ in fields():
             if (value := given.pop(variable(field), None)) is not None:

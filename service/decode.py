@@ -89,6 +89,7 @@ class Decoder:
 
     def __init__(self, settings: DecodeSettings) -> None:
         self._formats = settings.image_formats
+        self._max_pixels = settings.max_pixels
         # Bounds the header's size and what a plugin finds inside the file (frames, tiles) after it.
         Image.MAX_IMAGE_PIXELS = settings.max_pixels
 
@@ -101,9 +102,11 @@ class Decoder:
             raise NotAnImage(f"{kind} images are not taken; taken are {self._taken}")
         with (
             decoding_errors(kind),
-            # Pillow compares the size with MAX_IMAGE_PIXELS here, before it decodes a pixel.
             Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS[kind]) as image,
         ):
+            # Before any pixel is decoded. Pillow checks too, but as a warning, which other code may silence.
+            if image.width * image.height > self._max_pixels:
+                raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
             return to_rgb(image)
 
     @property

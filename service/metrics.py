@@ -8,8 +8,6 @@ names, never what a client typed.
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-logger = logging.getLogger(__name__)
+from service.workers import alive
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
@@ -48,7 +46,7 @@ class Metrics:
         self._request_seconds = Histogram(
             "resnet_request_seconds",
             "Time from a request's first byte to its answer.",
-            ["route"],
+            ["route", "model", "code"],
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -72,8 +70,9 @@ class Metrics:
         )
         self._model_info = Gauge(
             "resnet_model_info",
-            "1 for each model served, with the execution provider and precision it runs on.",
-            ["model", "version", "provider", "precision"],
+            "1 for each model served, with the execution provider and precision it runs on, the provider asked for, "
+            "and those that were tried before it.",
+            ["model", "version", "provider", "precision", "requested", "passed_over"],
             multiprocess_mode="livemax",
             registry=self._registry,
         )
@@ -86,7 +85,7 @@ class Metrics:
 
     def answered(self, route: str, model: str, status: int, seconds: float) -> None:
         self._requests.labels(route, model, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._request_seconds.labels(route, model, str(status)).observe(seconds)
 
     def stage(self, name: str, seconds: float) -> None:
         self._stages[name].observe(seconds)
@@ -97,8 +96,10 @@ class Metrics:
         yield
         self.stage(stage, perf_counter() - began)
 
-    def model_loaded(self, model: str, version: str, provider: str, precision: str) -> None:
-        self._model_info.labels(model, version, provider, precision).set(1)
+    def model_loaded(
+        self, model: str, version: str, *, provider: str, precision: str, requested: str, passed_over: Sequence[str]
+    ) -> None:
+        self._model_info.labels(model, version, provider, precision, requested, ",".join(passed_over)).set(1)
 
     def ready(self, ready: bool) -> None:
         self._ready.set(int(ready))
@@ -140,15 +141,5 @@ def forget_dead_workers(shared_dir: Path) -> None:
     """Drop the gauges of processes that are gone, so that a killed worker's last values do not stay."""
     for file in shared_dir.glob("gauge_live*_*.db"):
         found = re.search(r"_(\d+)\.db$", file.name)
-        if found and not _alive(int(found[1])):
+        if found and not alive(int(found[1])):
             file.unlink(missing_ok=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -14,7 +14,7 @@ from service.batcher import Batcher, Slots
 from service.decode import Decoder
 from service.errors import ImageError, InferenceFailed, ShuttingDown
 from service.metrics import Metrics
-from service.postprocess import Prediction, softmax, top_k
+from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Image, Session
 
 
@@ -46,7 +46,7 @@ class Pipeline:
         self._decoder = decoder
         self._decode_pool = decode_pool
         self._metrics = metrics
-        self._batcher: Batcher[_Query, list[Prediction]] = Batcher(
+        self._batcher: Batcher[_Query, list[Prediction] | InferenceFailed] = Batcher(
             self._infer, slots, max_batch, metrics.for_model(stored.manifest.name, stored.manifest.version)
         )
 
@@ -56,7 +56,10 @@ class Pipeline:
             raise ShuttingDown("the service is shutting down")
         loop = asyncio.get_running_loop()
         tensor = await loop.run_in_executor(self._decode_pool, self._decode, data)
-        return await self._batcher.submit(_Query(tensor, k), deadline)
+        result = await self._batcher.submit(_Query(tensor, k), deadline)
+        if isinstance(result, InferenceFailed):
+            raise result
+        return result
 
     async def classify_many(self, images: list[bytes], k: int, deadline: float) -> list[list[Prediction] | ImageError]:
         """One result an image, in order; a bad image gives its error in its place."""
@@ -81,12 +84,15 @@ class Pipeline:
         with self._metrics.timed("decode"):
             return to_tensor(self._decoder.decode(data), self._preprocessing)
 
-    def _infer(self, queries: list[_Query]) -> list[list[Prediction]]:
+    def _infer(self, queries: list[_Query]) -> list[list[Prediction] | InferenceFailed]:
         """In a slot's thread: the model, then what a person reads."""
         with self._metrics.timed("infer"):
             logits = self.session.logits([query.tensor for query in queries])
         with self._metrics.timed("post"):
-            if not np.isfinite(logits).all():
-                raise InferenceFailed("the model gave values that are no numbers")
-            probabilities = softmax(logits)
-            return [top_k(row, self.labels, query.k) for row, query in zip(probabilities, queries, strict=True)]
+            return [self._read(row, query.k) for row, query in zip(logits, queries, strict=True)]
+
+    def _read(self, logits: Floats, k: int) -> list[Prediction] | InferenceFailed:
+        """One image's answer; numbers that are none are its own failure, not its batch's."""
+        if not np.isfinite(logits).all():
+            return InferenceFailed("the model gave values that are no numbers for this image")
+        return top_k(softmax(logits), self.labels, k)

@@ -1,7 +1,7 @@
 """Execution providers: which can be had here, and an ONNX Runtime session on one.
 
-On CPUs every slot is one thread: as many batches side by side as there are
-slots beats one batch on all cores. ``fp32`` means fp32 arithmetic: OpenVINO
+On CPUs a slot is a core: as many batches side by side as there are cores beat
+one batch on all of them. ``fp32`` means fp32 arithmetic: OpenVINO
 would run bfloat16 by default where the CPU has it, so it is told not to.
 
 Documents: https://onnxruntime.ai/docs/execution-providers/ (CUDA, OpenVINO) and
@@ -34,11 +34,28 @@ class ProviderUnavailable(Exception):
 
 
 @dataclass(frozen=True)
+class Share:
+    """One worker's part of the machine: its cores, and how many batches it computes at once where that is given."""
+
+    cpus: int
+    wanted_slots: int | None = None
+
+    def slots(self, provider: Provider) -> int:
+        """Batches at the same time: one a core, or two in flight on a GPU."""
+        return self.wanted_slots or (CUDA_SLOTS if provider == "cuda" else self.cpus)
+
+    def threads(self, provider: Provider) -> int:
+        """Threads for each batch, so that all slots together use all cores."""
+        return max(1, self.cpus // self.slots(provider))
+
+
+@dataclass(frozen=True)
 class OpenedSession:
-    """A session, the provider it really runs on, and why the ones before it were passed over."""
+    """A session, the provider it really runs on with how many slots, and why the ones before it were passed over."""
 
     session: Any
     provider: Provider
+    slots: int
     passed_over: tuple[str, ...]
 
 
@@ -52,9 +69,8 @@ def _session_options(threads: int) -> Any:
     return options
 
 
-def _open_cpu(path: Path, slots: int) -> Any:
-    del slots  # one session serves any number of threads
-    return ort.InferenceSession(path, _session_options(1), providers=["CPUExecutionProvider"])
+def _open_cpu(path: Path, share: Share) -> Any:
+    return ort.InferenceSession(path, _session_options(share.threads("cpu")), providers=["CPUExecutionProvider"])
 
 
 def _check_cuda() -> None:
@@ -73,10 +89,12 @@ def _check_cuda() -> None:
         raise ProviderUnavailable("no NVIDIA GPU")
 
 
-def _open_cuda(path: Path, slots: int) -> Any:
-    del slots
+def _open_cuda(path: Path, share: Share) -> Any:
+    del share
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
-    providers = [("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"]
+    # TF32 would round fp32 inputs to 10 bits of mantissa.
+    cuda = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
+    providers = [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
     session = ort.InferenceSession(path, _session_options(1), providers=providers)
     # Where CUDA cannot be started, ONNX Runtime goes on with the CPU and only logs it.
     if session.get_providers()[0] != "CUDAExecutionProvider":
@@ -106,15 +124,18 @@ def _check_openvino() -> None:
     _openvino_device()
 
 
-def _open_openvino(path: Path, slots: int) -> Any:
+def _open_openvino(path: Path, share: Share) -> Any:
+    slots = share.slots("openvino")
     config = {
         "CPU": {
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": str(slots),
-            "INFERENCE_NUM_THREADS": str(slots),
+            "INFERENCE_NUM_THREADS": str(slots * share.threads("openvino")),
         }
     }
     options = _session_options(1)
+    # Where OpenVINO took only parts of the graph, the rest would run elsewhere without a word.
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     options.add_provider_for_devices([_openvino_device()], {"load_config": json.dumps(config)})
     return ort.InferenceSession(path, options)
 
@@ -122,7 +143,7 @@ def _open_openvino(path: Path, slots: int) -> Any:
 @dataclass(frozen=True)
 class _Entry:
     check: Callable[[], None]
-    open: Callable[[Path, int], Any]
+    open: Callable[[Path, Share], Any]
 
 
 PROVIDERS: Mapping[Provider, _Entry] = MappingProxyType(
@@ -150,23 +171,17 @@ def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], l
     return found, passed_over
 
 
-def open_session(path: Path, requested: Literal["auto"] | Provider, slots: int) -> OpenedSession:
+def open_session(path: Path, requested: Literal["auto"] | Provider, share: Share) -> OpenedSession:
     """A session for ``path`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``."""
     names, passed_over = candidates(requested)
     for name in names:
         try:
-            session = PROVIDERS[name].open(path, slots)
+            session = PROVIDERS[name].open(path, share)
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base
             if requested != "auto" or name == names[-1]:
                 raise ProviderUnavailable(f"{name}: {error}") from error
             logger.warning("%s: provider %s failed, trying the next: %s", path.name, name, error)
             passed_over.append(f"{name}: {error}")
         else:
-            return OpenedSession(session, name, tuple(passed_over))
+            return OpenedSession(session, name, share.slots(name), tuple(passed_over))
     raise ProviderUnavailable("; ".join(passed_over))
-
-
-def default_slots(requested: Literal["auto"] | Provider, cpus: int, workers: int) -> int:
-    """Slots of one worker: its share of the cores, or two batches in flight on a GPU."""
-    names, _ = candidates(requested)
-    return CUDA_SLOTS if names[0] == "cuda" else max(1, cpus // workers)

@@ -16,8 +16,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from service.bodies import ClientGone, read_body, split_images
-from service.errors import BadRequest, DeadlineExceeded, ImageError, MethodNotAllowed, ServiceError, UnknownRoute
+from service.bodies import ClientGone, is_multipart, read_body, split_images
+from service.errors import (
+    BadRequest,
+    DeadlineExceeded,
+    ImageError,
+    MethodNotAllowed,
+    NotReady,
+    ServiceError,
+    ShuttingDown,
+    UnknownRoute,
+)
 from service.metrics import CONTENT_TYPE
 from service.pipeline import Pipeline
 from service.postprocess import Prediction
@@ -82,6 +91,8 @@ class Api:
             return
         except ServiceError as error:
             response = error_response(error, call.request_id)
+            if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
+                logger.error("request %s to %s: %s", call.request_id, path, error.message)
             if isinstance(error, MethodNotAllowed):
                 response.headers["allow"] = _allowed(self._routes[path])
         except TimeoutError:
@@ -128,7 +139,11 @@ class Api:
         with self._runtime.gate.admit() as ticket:
             with self._runtime.metrics.timed("read"):
                 body = await read_body(headers, call.receive, limits.max_body_bytes)
-            images = await split_images(headers, body, limits.images_per_request)
+            if is_multipart(headers):
+                images = await self._runtime.in_decode_pool(split_images, headers, body, limits.images_per_request)
+            else:
+                images = split_images(headers, body, limits.images_per_request)
+            del body  # a form's images are copies; one of the two is enough
             ticket.extend(len(images))
             if len(images) == 1:
                 work: Coroutine[Any, Any, Any] = pipeline.classify(images[0], k, call.deadline)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import ParamSpec, TypeVar
 
 from model_store.store import ModelStore, StoredModel, StoreError
 from service.batcher import Slots
@@ -17,11 +20,14 @@ from service.errors import NotReady, ShuttingDown, UnknownModel
 from service.gate import Gate
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.providers import ProviderUnavailable, candidates, default_slots
+from service.providers import ProviderUnavailable, Share, candidates
 from service.session import Session
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 StartError = (ConfigError, StoreError, ProviderUnavailable)
 """What keeps the service from starting, through no fault of the code; each is one line for the operator."""
@@ -61,12 +67,11 @@ class Runtime:
         self._stopping = False
         self._loading: asyncio.Task[None] | None = None
         self._threads = ExitStack()
+        self._decode_pool: ThreadPoolExecutor | None = None
 
-    async def start(self) -> asyncio.Task[None]:
-        """Load and warm the models in the background; a worker that replaces another waits for it."""
+    def start(self) -> asyncio.Task[None]:
+        """Load and warm the models in the background."""
         self._loading = asyncio.create_task(self._load())
-        if self._workers.replacing:
-            await self._loading
         return self._loading
 
     async def stop(self) -> None:
@@ -83,34 +88,53 @@ class Runtime:
     async def _load(self) -> None:
         began = time.perf_counter()
         settings = self.settings
-        cpus = available_cpus()
-        slots = Slots(_slot_count(settings, cpus))
+        cpus = max(1, available_cpus() // settings.server.workers)
+        share = Share(cpus, None if settings.inference.slots == "auto" else settings.inference.slots)
+        chosen = await asyncio.to_thread(chosen_models, settings)
+        sessions = [await asyncio.to_thread(self._open, stored, share) for stored in chosen]
+        slots = Slots(max(session.slots for session in sessions))
         self._threads.callback(slots.close)
-        decode_pool = ThreadPoolExecutor(_decode_threads(settings, cpus), thread_name_prefix="decode")
+        threads = settings.decode.decode_threads
+        decode_pool = ThreadPoolExecutor(cpus if threads == "auto" else threads, thread_name_prefix="decode")
         self._threads.callback(decode_pool.shutdown)
+        self._decode_pool = decode_pool
         decoder = Decoder(settings.decode)
         max_batch = settings.inference.max_batch
-        pipelines = []
-        for stored in await asyncio.to_thread(chosen_models, settings):
-            session = await asyncio.to_thread(self._open, stored, slots.count)
-            pipelines.append(Pipeline(stored, session, decoder, decode_pool, slots, max_batch, self.metrics))
-        self._models = pipelines
+        self._models = [
+            Pipeline(stored, session, decoder, decode_pool, slots, max_batch, self.metrics)
+            for stored, session in zip(chosen, sessions, strict=True)
+        ]
         self._state = ""
         self._workers.mark_ready()
         self.metrics.ready(True)
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, cpus)
 
-    def _open(self, stored: StoredModel, slots: int) -> Session:
-        session = Session(stored, self.settings.inference.provider, slots)
+    def _open(self, stored: StoredModel, share: Share) -> Session:
+        requested = self.settings.inference.provider
+        session = Session(stored, requested, share)
         session.warm_up(self.settings.inference.max_batch)
         manifest, precision = stored.manifest, session.variant.precision
-        self.metrics.model_loaded(manifest.name, manifest.version, session.provider, precision)
+        self.metrics.model_loaded(
+            manifest.name,
+            manifest.version,
+            provider=session.provider,
+            precision=precision,
+            requested=requested,
+            passed_over=[reason.partition(":")[0] for reason in session.passed_over],
+        )
         passed_over = f" ({'; '.join(session.passed_over)})" if session.passed_over else ""
         logger.info(
             "model %s version %s: %s, %s%s",
             manifest.name, manifest.version, session.provider, precision, passed_over,
         )  # fmt: skip
         return session
+
+    async def in_decode_pool(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``call`` in a decode thread, for work that would hold up the event loop."""
+        if self._stopping or self._decode_pool is None:
+            raise ShuttingDown(self._state)
+        work = functools.partial(call, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._decode_pool, work)
 
     @property
     def unready(self) -> str | None:
@@ -132,20 +156,11 @@ class Runtime:
         if name is None and version is None:
             return models[0]
         wanted = models[0].stored.manifest.name if name is None else name
-        for pipeline in models:
-            manifest = pipeline.stored.manifest
-            if manifest.name == wanted and version in (None, manifest.version):
-                return pipeline
+        found = [m for m in models if m.stored.manifest.name == wanted]
+        if version is not None:
+            found = [m for m in found if m.stored.manifest.version == version]
+        if found:
+            return max(found, key=lambda m: int(m.stored.manifest.version))
         asked = f"model {wanted[:64]!r}" if version is None else f"model {wanted[:64]!r} version {version[:16]!r}"
         served = ", ".join(f"{m.stored.manifest.name} version {m.stored.manifest.version}" for m in models)
         raise UnknownModel(f"no {asked} is served; served: {served}")
-
-
-def _slot_count(settings: Settings, cpus: int) -> int:
-    slots = settings.inference.slots
-    return default_slots(settings.inference.provider, cpus, settings.server.workers) if slots == "auto" else slots
-
-
-def _decode_threads(settings: Settings, cpus: int) -> int:
-    threads = settings.decode.decode_threads
-    return max(1, cpus // settings.server.workers) if threads == "auto" else threads

@@ -13,21 +13,24 @@ from model_store.manifest import Variant
 from model_store.store import StoredModel, StoreError
 from service.config import Provider
 from service.postprocess import Floats
-from service.providers import open_session
+from service.providers import Share, open_session
 
 Image = npt.NDArray[np.uint8]
 
 
 class Session:
-    """The fp32 variant of ``stored`` on a provider, for ``slots`` calls at the same time."""
+    """The fp32 variant of ``stored`` on a provider, with a worker's share of the machine.
 
-    def __init__(self, stored: StoredModel, requested: Literal["auto"] | Provider, slots: int) -> None:
+    ``slots`` calls at the same time use all of that share.
+    """
+
+    def __init__(self, stored: StoredModel, requested: Literal["auto"] | Provider, share: Share) -> None:
         self.variant = _fp32_variant(stored)
-        self._slots = slots
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
-        opened = open_session(stored.path(self.variant), requested, slots)
+        opened = open_session(stored.path(self.variant), requested, share)
         self.provider = opened.provider
+        self.slots = opened.slots
         self.passed_over = opened.passed_over
         self._session = opened.session
         self._check_signature(stored)
@@ -53,11 +56,11 @@ class Session:
         return np.asarray(logits, dtype=np.float32)
 
     def warm_up(self, max_batch: int) -> None:
-        """Run every batch size once in every slot; the first run of a size is slow, as it compiles."""
+        """Run every batch size, in all slots at once; the first run of a size is slow, as it compiles."""
         blank = np.zeros(self._input_shape, np.uint8)
-        with ThreadPoolExecutor(self._slots) as pool:
+        with ThreadPoolExecutor(self.slots) as pool:
             for size in range(1, max_batch + 1):
-                list(pool.map(self.logits, [[blank] * size] * self._slots))
+                list(pool.map(self.logits, [[blank] * size] * self.slots))
 
 
 def _fp32_variant(stored: StoredModel) -> Variant:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
 _READY_PREFIX = "ready."
 _STARTED = "started"
+_FAILED = "failed"
 
 
 def make_run_dir(wanted: Path | None) -> Path:
@@ -22,11 +24,31 @@ def make_run_dir(wanted: Path | None) -> Path:
     if wanted is None:
         folder = Path(tempfile.mkdtemp(prefix="resnet-serving-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return folder
-    wanted.mkdir(parents=True, exist_ok=True)
-    for left in [*wanted.glob("*.db"), *wanted.glob(f"{_READY_PREFIX}*"), wanted / _STARTED]:
-        left.unlink(missing_ok=True)
-    return wanted
+    else:
+        folder = wanted
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in [*folder.glob("*.db"), *folder.glob(f"{_READY_PREFIX}*"), folder / _STARTED, folder / _FAILED]:
+            left.unlink(missing_ok=True)
+    atexit.register(_report_failure, folder)  # runs before the folder is removed
+    return folder
+
+
+def _report_failure(folder: Path) -> None:
+    """Make the service's exit status tell that its workers could not start."""
+    if (folder / _FAILED).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+
+def alive(pid: int) -> bool:
+    """Whether there is a process ``pid``."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 class Workers:
@@ -44,16 +66,19 @@ class Workers:
     @property
     def started(self) -> bool:
         """Whether all workers have been ready once."""
-        if self._run_dir is None:
-            return True
-        mark = self._run_dir / _STARTED
-        if mark.exists():
-            return True
-        if len(list(self._run_dir.glob(f"{_READY_PREFIX}*"))) < self._count:
-            return False
-        mark.touch()
-        return True
+        return self._run_dir is None or (self._run_dir / _STARTED).exists()
 
     def mark_ready(self) -> None:
         if self._run_dir is not None:
             (self._run_dir / f"{_READY_PREFIX}{os.getpid()}").touch()
+            ready = [path for path in self._run_dir.glob(f"{_READY_PREFIX}*") if alive(int(path.suffix[1:]))]
+            if len(ready) >= self._count:
+                (self._run_dir / _STARTED).touch()
+
+    def end_service(self) -> None:
+        """Stop the whole service, with a status that says it failed; its parent would only start the worker again."""
+        if self._run_dir is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            (self._run_dir / _FAILED).touch()
+            os.kill(os.getppid(), signal.SIGTERM)

@@ -77,8 +77,9 @@ def running(*command: str, workers: int = 1, cwd: Path = ROOT, **settings: str) 
     port = free_port()
     command = command or (sys.executable, "-m", "bentoml", "serve", "service.app:ResNetService")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RESNET_")}
+    made = command[0] == "make"
     process = subprocess.Popen(
-        [*command, "--port", str(port), "--host", "127.0.0.1"],
+        [*command, f"PORT={port}"] if made else [*command, "--port", str(port), "--host", "127.0.0.1"],
         cwd=cwd,
         env={
             **environment,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
 
+from export.images import read_images
 from tests.end_to_end.conftest import Reference, Server, picture
 
 
@@ -112,6 +114,17 @@ def test_a_body_over_the_limit_is_refused(client: httpx.Client) -> None:
     too_large = bytes(33 * 2**20)
     assert client.post("/v1/classify", content=too_large).status_code == 413
     assert client.post("/v1/classify", content=iter([too_large[: 2**20]] * 33)).status_code == 413
+
+
+def test_real_photos_raw_and_in_a_form(client: httpx.Client, reference: Reference, shared: Path) -> None:
+    photos = [file.data for file in read_images(shared / "data" / "photos.zip")]
+    for data in photos:
+        response = client.post("/v1/classify", content=data)
+        assert response.status_code == 200
+        reference.check(response.json()["results"][0]["predictions"], data)
+    form = client.post("/v1/classify", files=[("image", data) for data in photos])
+    for result, data in zip(form.json()["results"], photos, strict=True):
+        reference.check(result["predictions"], data)
 
 
 def test_64_clients_at_once_each_get_their_own_answer(server: Server, reference: Reference) -> None:

@@ -12,10 +12,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from model_store.store import EMBEDDED_MODELS, ModelStore
-from tests.end_to_end.conftest import ROOT, Server, picture
+from model_store.manifest import MANIFEST_FILE, dump_manifest
+from model_store.store import EMBEDDED_MODELS, ModelStore, describe_file
+from tests.end_to_end.conftest import ROOT, Server, free_port, picture
 
 Serve = Callable[..., AbstractContextManager[Server]]
 
@@ -84,6 +86,74 @@ def start_and_fail(**settings: str) -> str:
 def test_a_wrong_setting_stops_the_start_with_one_line() -> None:
     assert "RESNET_MAX_BATCH='many'" in start_and_fail(RESNET_MAX_BATCH="many")
     assert "did you mean RESNET_PROVIDER?" in start_and_fail(RESNET_PROVIDR="cpu")
+
+
+def test_a_run_dir_is_made_or_refused_with_one_line(serve: Serve, tmp_path: Path) -> None:
+    with serve(workers=2, RESNET_RUN_DIR=str(tmp_path / "made" / "here")) as server:
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+    (tmp_path / "file").write_text("")
+    assert "RESNET_RUN_DIR" in start_and_fail(RESNET_RUN_DIR=str(tmp_path / "file" / "below"))
+
+
+def test_a_model_that_no_worker_can_open_ends_the_service(tmp_path: Path) -> None:
+    """The hashes are right, the graph is none: only a worker finds out, and the whole service must fail."""
+    store = ModelStore(EMBEDDED_MODELS)
+    stored = store.resolve(store.names()[0])
+    folder = tmp_path / stored.manifest.name / stored.manifest.version
+    shutil.copytree(stored.folder, folder)
+    weights = folder / stored.manifest.variants[0].file
+    weights.write_bytes(b"no graph")
+    file = describe_file(weights)
+    variant = stored.manifest.variants[0].model_copy(update={"sha256": file.sha256, "bytes": file.bytes})
+    manifest = stored.manifest.model_copy(update={"variants": [variant]})
+    (folder / MANIFEST_FILE).write_text(dump_manifest(manifest))
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", "serve", "service.app:ResNetService", "--port", str(free_port())],
+        cwd=ROOT,
+        env={**os.environ, "BENTOML_DO_NOT_TRACK": "True", "RESNET_MODEL_STORE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "resnet-serving: cpu: " in done.stdout + done.stderr
+
+
+def test_a_killed_worker_is_replaced_and_the_others_answer_meanwhile(serve: Serve) -> None:
+    with serve(workers=2) as server:
+        workers = psutil.Process(server.process.pid).children()
+        victim = next(w for w in workers if "_bentoml_impl.worker" in " ".join(w.cmdline()))
+        victim.kill()
+        for seed in range(20):
+            assert httpx.post(f"{server.url}/v1/classify", content=picture(seed), timeout=30).status_code == 200
+        server.wait_for_line("ready after")
+        page = samples(httpx.get(f"{server.url}/metrics").text)
+        assert page["resnet_workers_ready", frozenset()] == 2
+
+
+def test_work_for_clients_that_left_is_dropped(serve: Serve) -> None:
+    async def leave(url: str, count: int) -> None:
+        """Send ``count`` requests and hang up without waiting for an answer."""
+        body = picture(1, (3000, 3000), "PNG")
+        host, port = url.removeprefix("http://").split(":")
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+        for _ in range(count):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(head.encode() + body)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+    with serve(RESNET_SLOTS="1", RESNET_DECODE_THREADS="1") as server:
+        asyncio.run(leave(server.url, 20))
+        # Answered after those before it were computed or dropped: one decode thread takes them in order.
+        assert httpx.post(f"{server.url}/v1/classify", content=picture(2), timeout=60).status_code == 200
+        page = samples(httpx.get(f"{server.url}/metrics").text)
+    gone = sum(v for (name, labels), v in page.items() if name == "resnet_requests_total" and ("code", "499") in labels)
+    computed = sum(value for (name, _), value in page.items() if name == "resnet_batch_images_sum")
+    assert gone > 10
+    assert computed < 10
 
 
 def test_a_provider_that_cannot_be_had_stops_the_start() -> None:

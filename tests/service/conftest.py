@@ -212,7 +212,7 @@ def serving(settings: Settings, use: Callable[[Runtime], Awaitable[T]]) -> T:
     async def main() -> T:
         runtime = Runtime(settings, Metrics(None), Workers(None, 1))
         try:
-            await (await runtime.start())
+            await runtime.start()
             return await use(runtime)
         finally:
             await runtime.stop()

@@ -26,7 +26,7 @@ END = f"--{BOUNDARY}--\r\n".encode()
 
 
 def split(body: bytes, headers: Headers | None = None, max_images: int = 64) -> list[bytes]:
-    return asyncio.run(split_images(form() if headers is None else headers, body, max_images))
+    return split_images(form() if headers is None else headers, body, max_images)
 
 
 def read(messages: list[dict[str, Any]], max_bytes: int, **headers: str) -> bytes:

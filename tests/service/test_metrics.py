@@ -39,8 +39,9 @@ def test_requests() -> None:
     found = samples(metrics.page())
     assert found["resnet_requests_total", (("code", "200"), ("model", "tiny"), ("route", "/v1/classify"))] == 3
     assert found["resnet_requests_total", (("code", "429"), ("model", ""), ("route", "/v1/classify"))] == 1
-    assert found["resnet_request_seconds_count", (("route", "/v1/classify"),)] == 4
-    assert found["resnet_request_seconds_sum", (("route", "/v1/classify"),)] == pytest.approx(0.009)
+    classified = (("code", "200"), ("model", "tiny"), ("route", "/v1/classify"))
+    assert found["resnet_request_seconds_count", classified] == 3
+    assert found["resnet_request_seconds_sum", classified] == pytest.approx(0.009)
 
 
 def test_batches_and_queues() -> None:
@@ -82,10 +83,13 @@ def test_an_unknown_stage_is_a_mistake() -> None:
 
 def test_models_and_readiness() -> None:
     metrics = Metrics(None)
-    metrics.model_loaded("tiny", "2", "cpu", "fp32")
+    metrics.model_loaded(
+        "tiny", "2", provider="cpu", precision="fp32", requested="auto", passed_over=["cuda", "openvino"]
+    )
     metrics.ready(True)
     found = samples(metrics.page())
-    labels = (("model", "tiny"), ("precision", "fp32"), ("provider", "cpu"), ("version", "2"))
+    ran = (("model", "tiny"), ("passed_over", "cuda,openvino"), ("precision", "fp32"), ("provider", "cpu"))
+    labels = (*ran, ("requested", "auto"), ("version", "2"))
     assert found["resnet_model_info", labels] == 1
     assert found["resnet_workers_ready", ()] == 1
     metrics.ready(False)

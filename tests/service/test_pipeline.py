@@ -16,6 +16,7 @@ from service.decode import Decoder
 from service.errors import BadImage, DeadlineExceeded, InferenceFailed, NotAnImage, ShuttingDown
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.providers import Share
 from service.session import Session
 from tests.service.conftest import Hold, TinyModel, a_png, expected, turns
 
@@ -26,7 +27,7 @@ def using(stored: StoredModel, use: Callable[[Pipeline], Awaitable[None]], slots
     async def main() -> None:
         shared = Slots(slots)
         with ThreadPoolExecutor(1) as pool:
-            session = Session(stored, "cpu", slots)
+            session = Session(stored, "cpu", Share(slots))
             pipeline = Pipeline(stored, session, Decoder(DecodeSettings()), pool, shared, max_batch, Metrics(None))
             await use(pipeline)
             await pipeline.close()

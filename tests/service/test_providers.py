@@ -14,7 +14,7 @@ import pytest
 
 from model_store.store import StoredModel
 from service import providers
-from service.providers import AUTO_ORDER, CUDA_SLOTS, ProviderUnavailable, candidates, default_slots, open_session
+from service.providers import AUTO_ORDER, CUDA_SLOTS, ProviderUnavailable, Share, candidates, open_session
 from tests.service.conftest import TinyModel
 
 MODEL = Path("model.onnx")
@@ -72,7 +72,7 @@ class FakeRuntime:
             raise ValueError(f"{names[0]} is broken")
         if names[0] == "CUDAExecutionProvider" and not self.cuda_starts:
             names = ["CPUExecutionProvider"]  # as ONNX Runtime does
-        session = SimpleNamespace(path=path, options=options, get_providers=lambda: names)
+        session = SimpleNamespace(path=path, options=options, asked=providers, get_providers=lambda: names)
         self.sessions.append(session)
         return session
 
@@ -146,7 +146,7 @@ Change = Callable[[FakeRuntime, pytest.MonkeyPatch], None]
 
 def test_cuda_is_first_where_it_works(fake: FakeRuntime) -> None:
     for requested in ("auto", "cuda"):
-        opened = open_session(MODEL, requested, 2)  # type: ignore[arg-type]
+        opened = open_session(MODEL, requested, Share(2))  # type: ignore[arg-type]
         assert (opened.provider, opened.passed_over) == ("cuda", ())
         assert opened.session.get_providers()[0] == "CUDAExecutionProvider"
     assert fake.preloaded == 2
@@ -164,11 +164,11 @@ def test_cuda_that_cannot_be_had(
     assert found == ["openvino", "cpu"]
     assert len(passed_over) == 1
     assert reason in passed_over[0]
-    opened = open_session(MODEL, "auto", 2)
+    opened = open_session(MODEL, "auto", Share(2))
     assert opened.provider == "openvino"
     assert reason in opened.passed_over[0]
     assert opened.passed_over[0].startswith("cuda: ")
-    for use in (lambda: candidates("cuda"), lambda: open_session(MODEL, "cuda", 2)):
+    for use in (lambda: candidates("cuda"), lambda: open_session(MODEL, "cuda", Share(2))):
         with pytest.raises(ProviderUnavailable, match=reason):
             use()
 
@@ -182,18 +182,18 @@ def test_a_machine_without_the_nvml_package_has_no_cuda(fake: FakeRuntime, monke
 
 def test_a_session_that_fell_back_to_the_cpu_is_no_cuda_session(fake: FakeRuntime) -> None:
     fake.cuda_starts = False
-    opened = open_session(MODEL, "auto", 2)
+    opened = open_session(MODEL, "auto", Share(2))
     assert opened.provider == "openvino"
     assert opened.passed_over == ("cuda: ONNX Runtime could not start CUDA",)
     with pytest.raises(ProviderUnavailable, match="could not start CUDA"):
-        open_session(MODEL, "cuda", 2)
+        open_session(MODEL, "cuda", Share(2))
 
 
 # OpenVINO
 
 
 def test_openvino_computes_in_fp32_with_a_stream_a_slot(fake: FakeRuntime) -> None:
-    opened = open_session(MODEL, "openvino", 3)
+    opened = open_session(MODEL, "openvino", Share(3))
     options = opened.session.options
     config = json.loads(options.provider_options["load_config"])
     assert config["CPU"] == {
@@ -229,7 +229,7 @@ def test_openvino_that_cannot_be_had(
 ) -> None:
     without_gpu(fake, monkeypatch)
     change(fake, monkeypatch)
-    opened = open_session(MODEL, "auto", 2)
+    opened = open_session(MODEL, "auto", Share(2))
     assert opened.provider == "cpu"
     assert [text.split(":")[0] for text in opened.passed_over] == ["cuda", "openvino"]
     assert reason in opened.passed_over[1]
@@ -243,7 +243,7 @@ def test_openvino_that_cannot_be_had(
 def test_auto_tries_each_in_order(fake: FakeRuntime, caplog: pytest.LogCaptureFixture) -> None:
     assert AUTO_ORDER == ("cuda", "openvino", "cpu")
     fake.broken = frozenset({"CUDAExecutionProvider", "OpenVINO"})
-    opened = open_session(MODEL, "auto", 1)
+    opened = open_session(MODEL, "auto", Share(1))
     assert opened.provider == "cpu"
     assert opened.passed_over == ("cuda: CUDAExecutionProvider is broken", "openvino: OpenVINO is broken")
     assert "model.onnx" in caplog.text
@@ -253,46 +253,62 @@ def test_a_model_that_nobody_takes(fake: FakeRuntime) -> None:
     fake.broken = frozenset({"CUDAExecutionProvider", "OpenVINO", "CPUExecutionProvider"})
     for requested in ("auto", "cpu", "openvino", "cuda"):
         with pytest.raises(ProviderUnavailable, match="is broken"):
-            open_session(MODEL, requested, 1)  # type: ignore[arg-type]
+            open_session(MODEL, requested, Share(1))  # type: ignore[arg-type]
 
 
 def test_the_one_asked_for_is_the_only_one_tried(fake: FakeRuntime) -> None:
-    assert open_session(MODEL, "cpu", 1).passed_over == ()
+    assert open_session(MODEL, "cpu", Share(1)).passed_over == ()
     assert (fake.preloaded, fake.registered) == (0, [])
 
 
 def test_every_session_is_one_thread_that_does_not_spin(fake: FakeRuntime) -> None:
     for requested in AUTO_ORDER:
-        options = open_session(MODEL, requested, 4).session.options
+        options = open_session(MODEL, requested, Share(4)).session.options
         assert options.intra_op_num_threads == 1
         assert options.entries["session.intra_op.allow_spinning"] == "0"
 
 
 @pytest.mark.parametrize(
-    ("requested", "cpus", "workers", "slots"),
+    ("provider", "cpus", "wanted", "slots", "threads"),
     [
-        ("cpu", 8, 1, 8),
-        ("cpu", 8, 3, 2),
-        ("cpu", 1, 4, 1),
-        ("openvino", 4, 2, 2),
-        ("cuda", 64, 1, CUDA_SLOTS),
-        ("auto", 64, 1, CUDA_SLOTS),
+        ("cpu", 8, None, 8, 1),
+        ("openvino", 4, None, 4, 1),
+        ("cpu", 8, 1, 1, 8),
+        ("openvino", 8, 3, 3, 2),
+        ("cpu", 2, 4, 4, 1),
+        ("cuda", 64, None, CUDA_SLOTS, 32),
+        ("cuda", 64, 5, 5, 12),
     ],
 )
-def test_default_slots(fake: FakeRuntime, requested: Any, cpus: int, workers: int, slots: int) -> None:
-    assert default_slots(requested, cpus, workers) == slots
+def test_slots_and_their_threads_use_the_share(
+    provider: Any, cpus: int, wanted: int | None, slots: int, threads: int
+) -> None:
+    share = Share(cpus, wanted)
+    assert (share.slots(provider), share.threads(provider)) == (slots, threads)
 
 
-def test_default_slots_without_a_gpu(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_gpu(fake, monkeypatch)
-    assert default_slots("auto", 6, 1) == 6
+def test_a_fall_back_from_cuda_has_the_slots_of_its_own_provider(fake: FakeRuntime) -> None:
+    fake.cuda_starts = False
+    assert open_session(MODEL, "auto", Share(32)).slots == 32
+
+
+def test_fp32_means_fp32_on_a_gpu(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(2)).session
+    ((name, options), fall_back) = session.asked
+    assert (name, fall_back) == ("CUDAExecutionProvider", "CPUExecutionProvider")
+    assert options["use_tf32"] == "0"
+
+
+def test_openvino_takes_the_whole_graph_or_none(fake: FakeRuntime) -> None:
+    options = open_session(MODEL, "openvino", Share(2)).session.options
+    assert options.entries["session.disable_cpu_ep_fallback"] == "1"
 
 
 # The real ones
 
 
 def test_a_real_cpu_session(tiny_stored: StoredModel, tiny: TinyModel) -> None:
-    opened = open_session(tiny_stored.folder / "fp32.onnx", "cpu", 2)
+    opened = open_session(tiny_stored.folder / "fp32.onnx", "cpu", Share(2))
     assert opened.provider == "cpu"
     _check_real(opened.session, tiny)
 
@@ -300,11 +316,11 @@ def test_a_real_cpu_session(tiny_stored: StoredModel, tiny: TinyModel) -> None:
 def test_a_real_openvino_session(tiny_stored: StoredModel, tiny: TinyModel) -> None:
     if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
         pytest.skip("onnxruntime-ep-openvino has no wheel for this platform")
-    opened = open_session(tiny_stored.folder / "fp32.onnx", "openvino", 2)
+    opened = open_session(tiny_stored.folder / "fp32.onnx", "openvino", Share(2))
     assert opened.provider == "openvino"
     _check_real(opened.session, tiny)
     # A second model in the same process: the plugin is registered already.
-    assert open_session(tiny_stored.folder / "fp32.onnx", "openvino", 1).provider == "openvino"
+    assert open_session(tiny_stored.folder / "fp32.onnx", "openvino", Share(1)).provider == "openvino"
 
 
 def _check_real(session: Any, tiny: TinyModel) -> None:
@@ -314,7 +330,7 @@ def _check_real(session: Any, tiny: TinyModel) -> None:
 
 
 def test_auto_finds_something_here(tiny_stored: StoredModel) -> None:
-    opened = open_session(tiny_stored.folder / "fp32.onnx", "auto", 1)
+    opened = open_session(tiny_stored.folder / "fp32.onnx", "auto", Share(1))
     assert opened.provider in AUTO_ORDER
     assert len(opened.passed_over) == AUTO_ORDER.index(opened.provider)
 
@@ -323,4 +339,4 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "junk.onnx"
     path.write_bytes(b"junk")
     with pytest.raises(ProviderUnavailable, match="cpu: "):
-        open_session(path, "cpu", 1)
+        open_session(path, "cpu", Share(1))

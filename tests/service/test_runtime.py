@@ -145,7 +145,7 @@ def test_ready_only_when_loaded_and_warm(tiny_root: Path, monkeypatch: pytest.Mo
         assert runtime.unready
         with pytest.raises(NotReady):
             runtime.find(None, None)
-        loading = await runtime.start()
+        loading = runtime.start()
         await turns()
         assert "loading" in (runtime.unready or "")
         with pytest.raises(NotReady, match="loading"):
@@ -176,7 +176,7 @@ def test_every_batch_size_is_warm_before_ready(tiny_root: Path, monkeypatch: pyt
 def test_a_model_that_cannot_be_loaded_is_told(tmp_path: Path) -> None:
     async def test() -> None:
         runtime = a_runtime(some_settings(tmp_path))
-        loading = await runtime.start()
+        loading = runtime.start()
         with pytest.raises(StartError):
             await loading
         assert runtime.unready
@@ -189,7 +189,7 @@ def test_stop_without_start_and_twice(tiny_root: Path) -> None:
     async def test() -> None:
         await a_runtime(some_settings(tiny_root)).stop()
         runtime = a_runtime(some_settings(tiny_root))
-        await (await runtime.start())
+        await runtime.start()
         await runtime.stop()
         await runtime.stop()
 
@@ -209,7 +209,7 @@ def test_stop_while_loading(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     async def test() -> None:
         runtime = a_runtime(some_settings(tiny_root))
-        loading = await runtime.start()
+        loading = runtime.start()
         assert await asyncio.to_thread(entered.wait, 30)
         await runtime.stop()
         may_load.set()
@@ -252,42 +252,14 @@ def test_no_threads_are_left(tiny_root: Path) -> None:
 def test_ready_when_the_other_workers_are_too(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         first, second = (a_runtime(some_settings(tiny_root), Workers(tmp_path, 2)) for _ in range(2))
-        await (await first.start())
+        await first.start()
         assert first.unready == "other workers are loading"
         assert first.find(None, None)  # whoever reaches it is answered
-        monkeypatch.setattr(os, "getpid", lambda: 4_000_001)
-        await (await second.start())
+        monkeypatch.setattr(os, "getpid", os.getppid)
+        await second.start()
         assert first.unready is None
         assert second.unready is None
         await first.stop()
         await second.stop()
 
     asyncio.run(test())
-
-
-def test_a_replacing_worker_takes_no_connection_before_it_is_warm(tiny_root: Path, tmp_path: Path) -> None:
-    async def test() -> None:
-        Workers(tmp_path, 1).mark_ready()
-        assert Workers(tmp_path, 1).started
-        runtime = a_runtime(some_settings(tiny_root), Workers(tmp_path, 1))
-        loading = await runtime.start()
-        assert loading.done()
-        assert runtime.unready is None
-        await runtime.stop()
-
-    asyncio.run(test())
-
-
-@pytest.mark.parametrize(
-    ("environ", "slots", "threads"),
-    [
-        ({"slots": "auto", "decode_threads": "auto", "workers": 1}, 8, 8),
-        ({"slots": "auto", "decode_threads": "auto", "workers": 3}, 2, 2),
-        ({"slots": "auto", "decode_threads": "auto", "workers": 16}, 1, 1),
-        ({"slots": 5, "decode_threads": 6, "workers": 4}, 5, 6),
-    ],
-)
-def test_shares_of_the_cores(tiny_root: Path, environ: dict[str, Any], slots: int, threads: int) -> None:
-    settings = some_settings(tiny_root, **environ)
-    assert module._slot_count(settings, 8) == slots
-    assert module._decode_threads(settings, 8) == threads

@@ -8,6 +8,7 @@ import pytest
 from onnx import TensorProto
 
 from model_store.store import StoredModel, StoreError
+from service.providers import Share
 from service.session import Session
 from tests.service.conftest import CLASSES, TinyModel, publish_tiny
 
@@ -18,7 +19,7 @@ def some_images(count: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_logits_are_the_models(tiny_stored: StoredModel, tiny: TinyModel, count: int) -> None:
-    session = Session(tiny_stored, "cpu", 1)
+    session = Session(tiny_stored, "cpu", Share(1))
     images = some_images(count)
     logits = session.logits(images)
     assert (logits.shape, logits.dtype) == ((count, CLASSES), np.float32)
@@ -26,7 +27,7 @@ def test_logits_are_the_models(tiny_stored: StoredModel, tiny: TinyModel, count:
 
 
 def test_images_that_are_views_or_read_only(tiny_stored: StoredModel, tiny: TinyModel) -> None:
-    session = Session(tiny_stored, "cpu", 1)
+    session = Session(tiny_stored, "cpu", Share(1))
     image = some_images(1)[0]
     for view in (image[::-1], image.transpose(1, 0, 2), np.asfortranarray(image)):
         view.flags.writeable = False
@@ -35,7 +36,7 @@ def test_images_that_are_views_or_read_only(tiny_stored: StoredModel, tiny: Tiny
 
 
 def test_it_says_what_it_runs(tiny_stored: StoredModel) -> None:
-    session = Session(tiny_stored, "cpu", 1)
+    session = Session(tiny_stored, "cpu", Share(1))
     assert (session.provider, session.passed_over) == ("cpu", ())
     assert session.variant == tiny_stored.manifest.variant("fp32")
 
@@ -44,7 +45,7 @@ def test_it_says_what_it_runs(tiny_stored: StoredModel) -> None:
 def test_warming_up_runs_every_batch_size_in_every_slot(
     tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch, slots: int
 ) -> None:
-    session = Session(tiny_stored, "cpu", slots)
+    session = Session(tiny_stored, "cpu", Share(slots))
     sizes: list[int] = []
     monkeypatch.setattr(session, "logits", lambda batch: sizes.append(len(batch)))
     session.warm_up(4)
@@ -52,7 +53,7 @@ def test_warming_up_runs_every_batch_size_in_every_slot(
 
 
 def test_a_failure_while_warming_up_is_told(tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(tiny_stored, "cpu", 1)
+    session = Session(tiny_stored, "cpu", Share(1))
 
     def broken(_: Any) -> Any:
         raise RuntimeError("no memory")
@@ -75,14 +76,14 @@ def test_a_graph_that_is_not_what_its_manifest_says(
 ) -> None:
     stored = publish_tiny(tmp_path, model=tiny, proto=tiny.proto(**changes), classes=classes)
     with pytest.raises(StoreError, match=reason):
-        Session(stored, "cpu", 1)
+        Session(stored, "cpu", Share(1))
 
 
 def test_a_graph_without_logits(tmp_path: Path, tiny: TinyModel) -> None:
     proto = tiny.proto()
     proto.graph.node[-1].output[0] = proto.graph.output[0].name = "other"
     with pytest.raises(StoreError, match="logits"):
-        Session(publish_tiny(tmp_path, model=tiny, proto=proto), "cpu", 1)
+        Session(publish_tiny(tmp_path, model=tiny, proto=proto), "cpu", Share(1))
 
 
 def test_a_graph_of_a_fixed_batch_size(tmp_path: Path, tiny: TinyModel) -> None:
@@ -91,11 +92,11 @@ def test_a_graph_of_a_fixed_batch_size(tmp_path: Path, tiny: TinyModel) -> None:
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     proto.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     with pytest.raises(StoreError, match="input"):
-        Session(publish_tiny(tmp_path, model=tiny, proto=proto), "cpu", 1)
+        Session(publish_tiny(tmp_path, model=tiny, proto=proto), "cpu", Share(1))
 
 
 def test_a_model_without_an_fp32_variant(tiny_stored: StoredModel) -> None:
     manifest = tiny_stored.manifest
     only = [manifest.variants[0].model_copy(update={"precision": "int8"})]
     with pytest.raises(StoreError, match="no fp32 variant"):
-        Session(StoredModel(tiny_stored.folder, manifest.model_copy(update={"variants": only})), "cpu", 1)
+        Session(StoredModel(tiny_stored.folder, manifest.model_copy(update={"variants": only})), "cpu", Share(1))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from service import workers as module
 from service.workers import Workers, make_run_dir
 
 
@@ -20,7 +21,10 @@ def test_a_process_alone_is_started_and_replaces_nobody() -> None:
 
 
 def test_the_service_has_started_when_all_workers_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "alive", lambda pid: pid < 200)
     workers = [Workers(tmp_path, 3) for _ in range(3)]
+    as_process(monkeypatch, 200)
+    workers[0].mark_ready()  # and died: it does not count
     for pid, worker in enumerate(workers, start=100):
         assert not any(worker.started or worker.replacing for worker in workers)
         as_process(monkeypatch, pid)

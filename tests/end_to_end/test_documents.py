@@ -1,0 +1,126 @@
+"""Every command in README and docs is run, as it stands but for port and paths; an unknown one fails here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from service.config import reference
+from tests.end_to_end.conftest import ROOT, Server, running
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def commands() -> list[str]:
+    """The lines of all ``sh`` blocks, comments cut off."""
+    blocks = [re.findall(r"```sh\n(.*?)```", path.read_text(), re.DOTALL) for path in DOCUMENTS]
+    lines = [line.split("  #")[0].strip() for found in blocks for block in found for line in block.splitlines()]
+    return sorted({line for line in lines if line})
+
+
+def run(command: str, **environment: str) -> str:
+    """Run ``command`` with this environment's programs in the place of ``.venv``'s."""
+    here = command.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+    done = subprocess.run(
+        ["bash", "-c", here], cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made_server() -> Iterator[Server]:
+    """`make serve`, in this checkout."""
+    with running("make", "serve") as server:
+        yield server
+
+
+def test_every_command_is_known() -> None:
+    makes = {f"make {target}" for target in TARGETS}
+    known = (
+        "curl ",
+        ".venv/bin/python -m export ",
+        "RESNET_MODEL_STORE=models make serve",
+        ".venv/bin/bentoml build",
+        ".venv/bin/bentoml serve resnet-serving:latest",
+    )
+    unknown = [command for command in commands() if command not in makes and not command.startswith(known)]
+    assert not unknown
+
+
+def curl(command: str, url: str) -> dict[str, Any]:
+    """What ``command`` would print; done here, as a machine with nothing but Python need not have curl."""
+    words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
+    content, files, target = None, [], ""
+    for word in words:
+        if word == "--data-binary":
+            content = (ROOT / next(words).removeprefix("@")).read_bytes()
+        elif word == "-F":
+            name, _, path = next(words).partition("=@")
+            files.append((name, (path, (ROOT / path).read_bytes())))
+        else:
+            target = word
+    answer: dict[str, Any] = httpx.post(target, content=content, files=files or None).raise_for_status().json()
+    return answer
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("curl ")])
+def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
+    assert curl(command, made_server.url)["results"][0]["predictions"]
+
+
+def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:
+    readme = (ROOT / "README.md").read_text()
+    command, shown = re.findall(r"```sh\n(curl[^\n]*)\n```\n\n```json\n(.*?)```", readme, re.DOTALL)[0]
+    answer = curl(command, made_server.url)
+    expected = json.loads(shown)
+    assert answer["model"] == expected["model"]
+    (got,), (wanted,) = ([r["predictions"] for r in a["results"]] for a in (answer, expected))
+    assert [p["label"] for p in got] == [p["label"] for p in wanted]
+    assert [p["probability"] for p in got] == pytest.approx([p["probability"] for p in wanted], abs=1e-3)
+
+
+def test_configuration_is_the_settings_own_page() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == reference()
+
+
+def test_links_lead_somewhere() -> None:
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+@pytest.mark.slow
+def test_an_own_model_by_the_readme(tmp_path: Path) -> None:
+    """The README's export and serve, with a seeded ResNet-50 in the place of a trained one."""
+    import torch
+
+    from export.resnet import build
+    from export.specs import get_spec
+
+    torch.save(build(get_spec("resnet50"), 12, seed=0).state_dict(), tmp_path / "checkpoint.pth")
+    (tmp_path / "labels.txt").write_text("".join(f"thing {i}\n" for i in range(12)))
+    (export,) = (line for line in commands() if "python -m export checkpoint.pth" in line)
+    for name in ("checkpoint.pth", "labels.txt", "models"):
+        export = re.sub(rf"(?<= ){re.escape(name)}\b", str(tmp_path / name), export)
+    assert "RESNET_MODEL_STORE=" in run(export)
+    with running("make", "serve", RESNET_MODEL_STORE=str(tmp_path / "models")) as server:
+        command = "curl --data-binary @docs/images/ship.jpg 'localhost:3000/v1/classify?model=mine&top_k=12'"
+        (result,) = curl(command, server.url)["results"]
+        assert {p["label"] for p in result["predictions"]} == {f"thing {i}" for i in range(12)}
+
+
+def test_help_names_commands_that_exist() -> None:
+    assert "make serve" in run("make help")
+    assert "CHECKPOINT --arch NAME" in run(".venv/bin/python -m export --help")
