@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Any, get_args
@@ -13,8 +14,7 @@ from export.convert import InputOptions, Request, convert
 from export.errors import ExportError
 from export.model_card import CardNotes
 from export.specs import SPECS
-from export.train import Recipe
-from export.training import run_training
+from export.train import Recipe, run_training
 from model_store.manifest import Interpolation, ManifestError, Triple
 from model_store.store import EMBEDDED_MODELS, StoredModel, StoreError
 
@@ -35,6 +35,8 @@ class _Program(click.Group):
     def main(self, *args: Any, **options: Any) -> Any:
         options["standalone_mode"] = False
         options["prog_name"] = PROGRAM
+        # Terminated is as good as interrupted: nothing half-written stays behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             status = super().main(*args, **options)
         except click.Abort:

@@ -114,10 +114,10 @@ def convert(request: Request, console: Console) -> StoredModel:
 def _prepare(request: Request, store: ModelStore, console: Console) -> _Job:
     version = _version(request, store)
     if request.arch is not None:
-        find_spec(request.arch)
+        get_spec(request.arch)
     checkpoint = read_checkpoint(request.checkpoint)
     arch = request.arch or _guess_arch(checkpoint)
-    spec = find_spec(arch)
+    spec = get_spec(arch)
     net = load_network(checkpoint, arch)
     labels = _labels(request, checkpoint, spec)
     preprocessing = _preprocessing(request.input, spec, ours=checkpoint.training is not None)
@@ -142,14 +142,6 @@ def _version(request: Request, store: ModelStore) -> str:
     if request.version in taken:
         raise StoreError(f"{request.name} version {request.version} is in {store.root} already; versions never change")
     return request.version
-
-
-def find_spec(arch: str) -> Spec:
-    """The spec called ``arch``; ``ExportError`` lists the known names."""
-    try:
-        return get_spec(arch)
-    except KeyError as error:
-        raise ExportError(str(error.args[0])) from error
 
 
 def _guess_arch(checkpoint: Checkpoint) -> str:

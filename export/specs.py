@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+from export.errors import ExportError
+
 Block = Literal["basic", "bottleneck"]
 Stem = Literal["imagenet", "cifar"]
 Shortcut = Literal["A", "B", "C"]
@@ -81,8 +83,7 @@ SPECS: Mapping[str, Spec] = MappingProxyType(
 
 
 def get_spec(name: str) -> Spec:
-    """The spec called ``name``; ``KeyError`` lists the known names."""
-    try:
-        return SPECS[name]
-    except KeyError:
-        raise KeyError(f"unknown architecture {name!r}; known: {', '.join(SPECS)}") from None
+    """The spec called ``name``; ``ExportError`` lists the known names."""
+    if name not in SPECS:
+        raise ExportError(f"unknown architecture {name!r}; known: {', '.join(SPECS)}")
+    return SPECS[name]

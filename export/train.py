@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+from export.checkpoints import read_checkpoint
 from export.errors import ExportError
 from export.images import list_images, read_images
 from export.resnet import ResNet, build
@@ -144,6 +145,20 @@ def _batches(data: Dataset, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor
     for chosen in torch.split(order, recipe.batch_size):
         images = augment(_normalise(data.images[chosen]), recipe.shift_pixels, recipe.cutout_pixels, generator)
         yield images, data.targets[chosen]
+
+
+def run_training(recipe: Recipe, data: Path, out: Path, console: Console, validate: Path | None) -> None:
+    """Train ``recipe`` on ``data`` into ``out``; ``ExportError`` before the first epoch where that cannot work."""
+    size = get_spec(recipe.arch).image_size
+    if out.exists() and read_checkpoint(out).training is None:
+        raise TrainingError(f"{out} is there already and was not written by this command; name another --out")
+    dataset = load_dataset(data, size, console)
+    if len(dataset.labels) < 2:
+        raise TrainingError(f"{data}: one class only; there is nothing to tell apart")
+    validation = load_dataset(validate, size, console) if validate else None
+    if validation and validation.labels != dataset.labels:
+        raise TrainingError(f"{validate}: its classes are not those of {data}")
+    train(recipe, dataset, out, console, validation)
 
 
 def train(

@@ -145,9 +145,9 @@ class Api:
                 images = split_images(headers, body, limits.images_per_request)
             del body  # a form's images are copies; one of the two is enough
             ticket.extend(len(images))
+            results: list[list[Prediction] | ImageError]
             if len(images) == 1:
-                work: Coroutine[Any, Any, Any] = pipeline.classify(images[0], k, call.deadline)
-                results = [await until_disconnect(work, call.receive)]
+                results = [await until_disconnect(pipeline.classify(images[0], k, call.deadline), call.receive)]
             else:
                 results = await until_disconnect(pipeline.classify_many(images, k, call.deadline), call.receive)
         manifest = pipeline.stored.manifest

@@ -7,6 +7,7 @@ import torch
 import torchvision.models
 from torch import Tensor
 
+from export.errors import ExportError
 from export.resnet import PadShortcut, ResNet, build, parameter_count
 from export.specs import SPECS, get_spec
 
@@ -78,5 +79,5 @@ def test_same_seed_same_weights() -> None:
 
 
 def test_unknown_architecture_lists_the_known() -> None:
-    with pytest.raises(KeyError, match="resnet50"):
+    with pytest.raises(ExportError, match="resnet50"):
         get_spec("resnet51")

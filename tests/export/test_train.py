@@ -11,8 +11,7 @@ import torch
 from rich.console import Console
 
 from export.checkpoints import load_network, read_checkpoint
-from export.train import Recipe, TrainingError, accuracy, augment, learning_rate, load_dataset, train
-from export.training import run_training
+from export.train import Recipe, TrainingError, accuracy, augment, learning_rate, load_dataset, run_training, train
 
 RECIPE = Recipe(epochs=2, batch_size=8)
 Pictures = Callable[..., Path]
