@@ -87,8 +87,8 @@ class Api:
             async with asyncio.timeout_at(deadline):
                 response = await self._handler(path, scope["method"])(call)
         except ClientGone:
-            self._runtime.metrics.answered(path, call.model, _CLIENT_GONE, perf_counter() - began)
-            return
+            # Nobody hears it, but BentoML's middleware waits for an answer before it lets the request go.
+            response = Response(status_code=_CLIENT_GONE)
         except ServiceError as error:
             response = error_response(error, call.request_id)
             if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):

@@ -62,11 +62,11 @@ class Server:
             self.log.append(line)
             times -= text in line
 
-    def stop(self) -> int:
+    def stop(self, limit_s: float = 60) -> int:
         """SIGTERM, as an orchestrator sends it; the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(timeout=60)
+        status = self.process.wait(timeout=limit_s)
         self._reader.join()
         return status
 
