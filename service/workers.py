@@ -23,20 +23,21 @@ def make_run_dir(wanted: Path | None) -> Path:
     """An empty folder for one service's workers; a temporary one, removed at exit, unless one is named."""
     if wanted is None:
         folder = Path(tempfile.mkdtemp(prefix="resnet-serving-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
     else:
         folder = wanted
         folder.mkdir(parents=True, exist_ok=True)
         for left in [*folder.glob("*.db"), *folder.glob(f"{_READY_PREFIX}*"), folder / _STARTED, folder / _FAILED]:
             left.unlink(missing_ok=True)
-    atexit.register(_report_failure, folder)  # runs before the folder is removed
+    atexit.register(_leave, folder, temporary=wanted is None)
     return folder
 
 
-def _report_failure(folder: Path) -> None:
-    """Make the service's exit status tell that its workers could not start."""
-    if (folder / _FAILED).exists():
+def _leave(folder: Path, *, temporary: bool) -> None:
+    """Remove a folder of our own; make the service's exit status tell that its workers could not start."""
+    failed = (folder / _FAILED).exists()
+    if temporary:
         shutil.rmtree(folder, ignore_errors=True)
+    if failed:
         os._exit(1)
 
 
@@ -61,7 +62,7 @@ class Workers:
     @property
     def replacing(self) -> bool:
         """Whether this worker joins a service that runs already."""
-        return self._run_dir is not None and (self._run_dir / _STARTED).exists()
+        return self._run_dir is not None and self.started
 
     @property
     def started(self) -> bool:

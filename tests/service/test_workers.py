@@ -68,3 +68,20 @@ def test_a_run_dir_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         make_run_dir(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_named_run_dir_is_never_removed_even_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failed: bool
+) -> None:
+    statuses: list[int] = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    monkeypatch.setattr(os, "kill", lambda pid, signal: None)
+    (tmp_path / "theirs").write_text("keep")
+    if failed:
+        Workers(tmp_path, 1).end_service()
+    module._leave(tmp_path, temporary=False)
+    assert (tmp_path / "theirs").read_text() == "keep"
+    assert statuses == [1] * failed
+    module._leave(tmp_path, temporary=True)
+    assert not tmp_path.exists()
