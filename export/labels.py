@@ -1,4 +1,4 @@
-"""The classes' names: from a file, from the training checkpoint, or the best there is without either."""
+"""The classes' names: from a file, from the weights' origin, or the best there is without either."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def default_labels(classes: int, cifar: bool) -> Labels:
     return Labels(tuple(f"class {i}" for i in range(classes)), "numbers, as no labels were given")
 
 
-def trained_labels(names: tuple[str, ...], classes: int, source: str) -> Labels:
-    """The names that ``export.train`` kept in its checkpoint ``source``."""
-    _check(names, classes, source)
-    return Labels(names, "the checkpoint")
+def origin_labels(names: tuple[str, ...], classes: int, where: str, source: str) -> Labels:
+    """The names that an origin keeps beside its weights: ``where`` for errors, ``source`` in words."""
+    _check(tuple(name.strip() for name in names), classes, where)
+    return Labels(tuple(name.strip() for name in names), source)
 
 
 def _check(names: tuple[str, ...], classes: int, source: str) -> None:

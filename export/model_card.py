@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from export.checkpoints import Training
 from model_store.manifest import Accuracy, Manifest, Variant
 
+CARD_FILE: Final = "README.md"
 _LABELS_SHOWN: Final = 20
 
 
@@ -35,13 +37,29 @@ def render_card(manifest: Manifest, labels: Sequence[str], training: Training | 
         _parity(manifest.variants),
     ]
     for variant in manifest.variants:
-        if variant.parity.accuracy:
+        if variant.parity and variant.parity.accuracy:
             sections += [
                 f"## Accuracy, {variant.precision}",
                 _accuracy(variant.parity.accuracy, variant.parity.images, variant.parity.image_source),
             ]
+    if any(variant.gate for variant in manifest.variants):
+        sections += ["## Other precisions", _gates(manifest.variants)]
     sections += ["## Intended use", _use(manifest), "## Known limits", _limits(manifest, labels, notes)]
     return "\n\n".join(sections) + "\n"
+
+
+def renew_card(previous: str, manifest: Manifest, labels: Sequence[str]) -> str:
+    """The card of a later version of the same network: ``previous`` knows of the training and the limits."""
+    known = _by_title(previous)
+    fresh = _by_title(render_card(manifest, labels, None, CardNotes()))
+    kept = {title: known[title] for title in ("## Training", "## Known limits") if title in known}
+    return "\n\n".join(f"{title}\n\n{text}" for title, text in (fresh | kept).items()) + "\n"
+
+
+def _by_title(card: str) -> dict[str, str]:
+    """The card's sections, by their title lines."""
+    parts = re.split(r"^(##? .*)$", card, flags=re.MULTILINE)[1:]
+    return {title: text.strip() for title, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _summary(manifest: Manifest) -> str:
@@ -49,7 +67,8 @@ def _summary(manifest: Manifest) -> str:
     return _bullets(
         [
             f"Architecture: {architecture.name}, {architecture.parameters:,} parameters",
-            f"Outputs: {manifest.outputs.classes} logits, an embedding of {manifest.outputs.embedding} numbers"
+            f"Outputs: {manifest.outputs.classes} logits"
+            + (f", an embedding of {manifest.outputs.embedding} numbers" if manifest.outputs.embedding else "")
             + (f", activation maps of the top {manifest.outputs.cam.k} classes" if manifest.outputs.cam else ""),
             f"Weights: `{_inline(source.file)}` ({source.origin}), SHA-256 `{source.sha256}`",
             f"Exported: {manifest.created:%Y-%m-%d}, ONNX opset {manifest.opset}",
@@ -59,10 +78,18 @@ def _summary(manifest: Manifest) -> str:
 
 def _input(manifest: Manifest) -> str:
     spec = manifest.preprocessing
+    if spec.resize_mode == "squash" and spec.resize == min(spec.width, spec.height):
+        seen = f"The whole image is resized to {spec.width}x{spec.height} pixels ({spec.interpolation}). "
+    else:
+        squashed = ", squashed to the input's proportions" if spec.resize_mode == "squash" else ""
+        seen = (
+            f"The shorter side is resized to {spec.resize} pixels ({spec.interpolation}){squashed}, "
+            f"and the middle {spec.width}x{spec.height} is used. "
+        )
+    order = " in the order BGR" if spec.channel_order == "bgr" else ""
     return (
-        f"RGB images of any size. The shorter side is resized to {spec.resize} pixels ({spec.interpolation}), "
-        f"and the middle {spec.width}x{spec.height} is used. "
-        f"Mean {_numbers(spec.mean)} and standard deviation {_numbers(spec.std)}, of values from 0 to 1, "
+        f"RGB images of any size. {seen}"
+        f"Mean {_numbers(spec.mean)} and standard deviation {_numbers(spec.std)}, of values from 0 to 1{order}, "
         "are inside the graph."
     )
 
@@ -95,16 +122,50 @@ def _parity(variants: Sequence[Variant]) -> str:
     rows = [
         (
             variant.precision,
-            f"`{variant.file}`, {variant.bytes / 1e6:.1f} MB",
-            f"{variant.parity.images} from {_inline(variant.parity.image_source)}",
-            f"{variant.parity.top1_agreement:.2%}",
-            f"{variant.parity.max_absolute_error:.1e}",
-            f"{variant.parity.max_relative_error:.1e}",
+            _file(variant),
+            f"{parity.images} from {_inline(parity.image_source)}",
+            f"{parity.top1_agreement:.2%}",
+            f"{parity.max_absolute_error:.1e}",
+            f"{parity.max_relative_error:.1e}",
         )
         for variant in variants
+        if (parity := variant.parity)
     ]
     head = ("variant", "file", "images", "same top class", "largest logit error", "relative")
     return _table(head, rows) + "\n\nONNX Runtime on its CPU provider against PyTorch in fp32, on the same pixels."
+
+
+def _file(variant: Variant) -> str:
+    return f"`{variant.file}`, {variant.bytes / 1e6:.1f} MB"
+
+
+def _gates(variants: Sequence[Variant]) -> str:
+    """How the variants that are not fp32 were made, and how they compare with it."""
+    rows = [
+        (
+            variant.precision,
+            _file(variant),
+            _made(variant),
+            f"{gate.images:,} from {_inline(gate.image_source)}",
+            f"{gate.top1_agreement:.2%}",
+            "not measured" if gate.accuracy is None else f"{gate.accuracy:.2%} (fp32: {gate.baseline_accuracy:.2%})",
+            "**ungated**" if gate.rule == "off" else f"passed, by {gate.rule}",
+            f"[page]({variant.report.file})" if variant.report else "",
+        )
+        for variant in variants
+        if (gate := variant.gate)
+    ]
+    head = ("variant", "file", "calibration", "compared on", "same top class", "top-1", "gate", "report")
+    text = "ONNX Runtime on its CPU provider, against fp32 there. An ungated variant is for benchmarks."
+    return f"{_table(head, rows)}\n\n{text}"
+
+
+def _made(variant: Variant) -> str:
+    how = variant.quantization
+    if how is None:
+        return "none"
+    kept = f", {len(how.float_nodes)} nodes kept in fp32" if how.float_nodes else ""
+    return f"{how.method}, {how.calibration_images:,} images from {_inline(how.calibration_source)}{kept}"
 
 
 def _accuracy(accuracy: Accuracy, images: int, source: str) -> str:

@@ -18,19 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, checker, shape_inference
 from torch import Tensor, nn
 
+from export.classifier import Classifier
 from export.errors import ExportError
-from export.resnet import ResNet
 from model_store.manifest import ClassActivationMap, Outputs, Preprocessing
 
 OPSET: Final = 20
 MAX_MAPS: Final = 5
 INPUT: Final = "image"
 OUTPUTS: Final = ("logits", "embedding", "cam")
+# Where a network's channels lie in the graph's RGB, if it takes them the other way round.
+BGR: Final = (2, 1, 0)
 
 Dimensions = tuple[int | str, ...]
 
@@ -52,23 +56,38 @@ class Graph:
         path.write_bytes(self.model.SerializeToString())
 
 
+def rgb_normalisation(preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Mean and standard deviation of 0..255 pixels in the order of the graph's input: float32 ``[3]`` each.
+
+    Of 0..255 pixels, which saves the graph a division: (x/255 - m)/s = (x - 255m)/(255s).
+    """
+    step = -1 if preprocessing.channel_order == "bgr" else 1
+    mean, std = (np.array(values[::step], np.float32) for values in (preprocessing.mean, preprocessing.std))
+    return 255 * mean, 255 * std
+
+
 class ServingGraph(nn.Module):
     """Pixels to logits, embedding and the top ``k`` class activation maps."""
 
     mean: Tensor
     std: Tensor
+    order: Tensor | None
 
-    def __init__(self, net: ResNet, preprocessing: Preprocessing, k: int) -> None:
+    def __init__(self, net: Classifier, preprocessing: Preprocessing, k: int) -> None:
         super().__init__()
         self.net = net
         self.k = k
-        # Of 0..255 pixels, which saves the graph a division: (x/255 - m)/s = (x - 255m)/(255s).
-        self.register_buffer("mean", 255 * torch.tensor(preprocessing.mean))
-        self.register_buffer("std", 255 * torch.tensor(preprocessing.std))
+        mean, std = rgb_normalisation(preprocessing)
+        self.register_buffer("mean", torch.from_numpy(mean))
+        self.register_buffer("std", torch.from_numpy(std))
+        self.register_buffer("order", torch.tensor(BGR) if preprocessing.channel_order == "bgr" else None)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = (image.to(torch.float32) - self.mean) / self.std
-        features = self.net.features(x.permute(0, 3, 1, 2))
+        x = x.permute(0, 3, 1, 2)
+        if self.order is not None:
+            x = x.index_select(1, self.order)
+        features = self.net.features(x)
         embedding = features.mean(dim=(2, 3))
         logits = self.net.fc(embedding)
         top = torch.topk(logits, self.k, dim=1).indices
@@ -78,7 +97,7 @@ class ServingGraph(nn.Module):
         return logits, embedding, maps.reshape(-1, self.k, *features.shape[2:])
 
 
-def export_graph(net: ResNet, preprocessing: Preprocessing) -> Graph:
+def export_graph(net: Classifier, preprocessing: Preprocessing) -> Graph:
     """``net`` as a checked ONNX graph; ``GraphError`` where that fails."""
     classes = net.fc.out_features
     module = ServingGraph(net, preprocessing, min(MAX_MAPS, classes)).eval()
@@ -154,8 +173,9 @@ def check_graph(model: onnx.ModelProto, preprocessing: Preprocessing, outputs: O
     expected: dict[str, tuple[int, Dimensions]] = {
         INPUT: (TensorProto.UINT8, ("batch", preprocessing.height, preprocessing.width, 3)),
         "logits": (TensorProto.FLOAT, ("batch", outputs.classes)),
-        "embedding": (TensorProto.FLOAT, ("batch", outputs.embedding)),
     }
+    if outputs.embedding:
+        expected["embedding"] = (TensorProto.FLOAT, ("batch", outputs.embedding))
     if outputs.cam:
         expected["cam"] = (TensorProto.FLOAT, ("batch", outputs.cam.k, outputs.cam.height, outputs.cam.width))
     found = _signature([*model.graph.input, *model.graph.output])

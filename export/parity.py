@@ -2,7 +2,8 @@
 
 Both sides see the same uint8 pixels. The reference normalises them by itself,
 outside the graph, so a wrong mean or channel order in the graph shows too. The
-file runs in ONNX Runtime on its CPU provider with batches of 1, 3 and 8.
+file runs in ONNX Runtime on its CPU provider with batches of 1, 3 and 8. Of an
+ONNX file that was given, the reference is that file: see ``export.onnx_import``.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from export.classifier import Classifier
 from export.errors import ExportError
 from export.image_sets import ImageSet, Pixels
 from export.onnx_graph import INPUT
-from export.resnet import ResNet
+from export.preprocessing import normalised
 from model_store.manifest import Accuracy, Parity, Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -37,12 +39,15 @@ class ParityError(ExportError):
 
 @dataclass(frozen=True)
 class Reference:
-    """PyTorch's fp32 results: logits ``[n, classes]``, embedding ``[n, D]``, all classes' maps, the head's bias."""
+    """What is expected, in fp32: logits ``[n, classes]``, embedding ``[n, D]``, all classes' maps, the head's bias.
+
+    None where the exported file has no such output.
+    """
 
     logits: Floats
-    embedding: Floats
-    maps: Floats
-    bias: Floats
+    embedding: Floats | None
+    maps: Floats | None
+    bias: Floats | None
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Exported:
     """The file's results: logits, embedding and the top classes' maps ``[n, k, h, w]`` (None: no such output)."""
 
     logits: Floats
-    embedding: Floats
+    embedding: Floats | None
     cam: Floats | None
 
 
@@ -99,15 +104,12 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def torch_reference(net: ResNet, preprocessing: Preprocessing) -> Callable[[Pixels], Reference]:
+def torch_reference(net: Classifier, preprocessing: Preprocessing) -> Callable[[Pixels], Reference]:
     """PyTorch in fp32 on uint8 ``[n, height, width, 3]``, with its own normalisation."""
-    mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
-    std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
 
     def run(pixels: Pixels) -> Reference:
         with torch.inference_mode():
-            x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
-            features = net.features(x.contiguous())
+            features = net.features(torch.from_numpy(normalised(pixels, preprocessing)))
             embedding = features.mean(dim=(2, 3))
             maps = torch.einsum("kc,nchw->nkhw", net.fc.weight, features)
             return Reference(net.fc(embedding).numpy(), embedding.numpy(), maps.numpy(), net.fc.bias.numpy())
@@ -115,22 +117,35 @@ def torch_reference(net: ResNet, preprocessing: Preprocessing) -> Callable[[Pixe
     return run
 
 
-def onnx_runner(path: Path) -> Callable[[Pixels], Exported]:
-    """The file at ``path`` in ONNX Runtime on the CPU provider; ``ParityError`` where it cannot be loaded."""
+def open_session(model: Path | bytes) -> ort.InferenceSession:
+    """``model`` in ONNX Runtime on the CPU provider; ``ParityError`` where it cannot be loaded."""
     options = ort.SessionOptions()
     options.log_severity_level = 3
     # Threads that spin while they wait would take the cores from PyTorch, which runs in turn with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no other public base
-        raise ParityError(f"ONNX Runtime cannot load the exported file: {error}") from error
+        raise ParityError(f"ONNX Runtime cannot load the file: {error}") from error
+
+
+def onnx_runner(path: Path) -> Callable[[Pixels], Exported]:
+    """The file at ``path`` in ONNX Runtime on the CPU provider; ``ParityError`` where it cannot be loaded."""
+    session = open_session(path)
     names = [output.name for output in session.get_outputs()]
 
     def run(pixels: Pixels) -> Exported:
-        found = dict(zip(names, session.run(None, {INPUT: pixels}), strict=True))
-        cam = found.get("cam")
-        return Exported(_fp32(found["logits"]), _fp32(found["embedding"]), None if cam is None else _fp32(cam))
+        try:
+            found = dict(zip(names, session.run(None, {INPUT: pixels}), strict=True))
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            raise ParityError(f"ONNX Runtime cannot run the file on {len(pixels)} images: {reason}") from error
+        embedding, cam = found.get("embedding"), found.get("cam")
+        return Exported(
+            _fp32(found["logits"]),
+            None if embedding is None else _fp32(embedding),
+            None if cam is None else _fp32(cam),
+        )
 
     return run
 
@@ -153,8 +168,10 @@ def _relative(found: Floats, expected: Floats, scale: Floats | None = None) -> f
 
 def compare(reference: Reference, exported: Exported) -> Errors:
     """The worst errors over the images of one batch; a pure function."""
-    cam = 0.0
-    if exported.cam is not None:
+    cam = embedding = 0.0
+    if exported.embedding is not None and reference.embedding is not None:
+        embedding = _relative(exported.embedding, reference.embedding)
+    if exported.cam is not None and reference.maps is not None and reference.bias is not None:
         # Stable, as the graph's TopK: of equal logits, the lower class first.
         top = np.argsort(-exported.logits, axis=1, kind="stable")[:, : exported.cam.shape[1]]
         maps = np.take_along_axis(reference.maps, top[:, :, None, None], axis=1)
@@ -164,7 +181,7 @@ def compare(reference: Reference, exported: Exported) -> Errors:
     return Errors(
         absolute=float(np.abs(exported.logits - reference.logits).max()),
         logits=_relative(exported.logits, reference.logits),
-        embedding=_relative(exported.embedding, reference.embedding),
+        embedding=embedding,
         cam=cam,
     )
 
@@ -237,12 +254,16 @@ def _in_batches(run: Callable[[Pixels], Exported], pixels: Pixels) -> Exported:
             if start + size <= len(pixels):
                 parts.append(run(pixels[start : start + size]))
                 start += size
-    cams = [part.cam for part in parts if part.cam is not None]
     return Exported(
         np.concatenate([part.logits for part in parts]),
-        np.concatenate([part.embedding for part in parts]),
-        np.concatenate(cams) if cams else None,
+        _joined([part.embedding for part in parts]),
+        _joined([part.cam for part in parts]),
     )
+
+
+def _joined(parts: Sequence[Floats | None]) -> Floats | None:
+    there = [part for part in parts if part is not None]
+    return np.concatenate(there) if there else None
 
 
 def _judge(images: ImageSet, tally: _Tally, labels: Sequence[str], limits: Limits) -> Verdict:

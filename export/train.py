@@ -11,7 +11,7 @@ label smoothing 0.1. Forward and backward in bfloat16, channels last.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from export.checkpoints import read_checkpoint
+from export.classifier import Classifier
 from export.errors import ExportError
-from export.images import list_images, read_images
-from export.resnet import ResNet, build
+from export.images import list_images, read_images, spread
+from export.networks import build
 from export.specs import get_spec
 
 MEAN = (0.4914, 0.4822, 0.4465)
@@ -55,6 +56,26 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave; errors are shares of images.
+
+    loss             -- mean over the epoch's batches, augmented and in training mode.
+    training_error   -- of the same batches, from the same forward passes.
+    validation_error -- of the whole validation set after the epoch, in fp32; None where not measured.
+    seconds          -- of training alone.
+    """
+
+    epoch: int
+    loss: float
+    training_error: float
+    validation_error: float | None
+    seconds: float
+
+
+History = tuple[EpochRecord, ...]
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Images uint8 ``[n, 3, h, w]``, class numbers int64 ``[n]``, the classes' names."""
 
@@ -63,9 +84,13 @@ class Dataset:
     labels: tuple[str, ...]
 
 
-def load_dataset(source: Path, size: int, console: Console) -> Dataset:
-    """Decode every image of ``source`` into memory; classes are its folders in alphabetical order."""
+def load_dataset(source: Path, size: int, console: Console, count: int | None = None) -> Dataset:
+    """Decode the images of ``source`` into memory; classes are its folders in alphabetical order.
+
+    ``count`` takes that many of them, evenly spread over the classes.
+    """
     names = list_images(source)
+    names = names if count is None else spread(names, count)
     images = np.empty((len(names), size, size, 3), np.uint8)
     found: list[str] = []
     for i, file in enumerate(track(read_images(source, names), f"reading {source.name}", len(names), console=console)):
@@ -82,7 +107,8 @@ def load_dataset(source: Path, size: int, console: Console) -> Dataset:
     return Dataset(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), targets, labels)
 
 
-def _normalise(images: Tensor) -> Tensor:
+def normalise(images: Tensor) -> Tensor:
+    """uint8 ``[n, 3, h, w]`` as the networks take it: float, channels last, of about unit variance."""
     mean = torch.tensor(MEAN).view(1, 3, 1, 1) * 255
     std = torch.tensor(STD).view(1, 3, 1, 1) * 255
     return ((images.float() - mean) / std).contiguous(memory_format=torch.channels_last)
@@ -116,7 +142,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.peak_learning_rate * share
 
 
-def _optimizer(net: ResNet, recipe: Recipe) -> torch.optim.SGD:
+def _optimizer(net: Classifier, recipe: Recipe) -> torch.optim.SGD:
     weights = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
     groups = [
@@ -134,7 +160,7 @@ def accuracy(net: nn.Module, data: Dataset, batch_size: int = 500) -> float:
         for images, targets in zip(
             torch.split(data.images, batch_size), torch.split(data.targets, batch_size), strict=True
         ):
-            right += int((net(_normalise(images)).argmax(1) == targets).sum())
+            right += int((net(normalise(images)).argmax(1) == targets).sum())
     return right / len(data.targets)
 
 
@@ -143,7 +169,7 @@ def _batches(data: Dataset, recipe: Recipe, epoch: int) -> Iterator[tuple[Tensor
     generator = torch.Generator().manual_seed(recipe.seed * 10_000 + epoch)
     order = torch.randperm(len(data.targets), generator=generator)
     for chosen in torch.split(order, recipe.batch_size):
-        images = augment(_normalise(data.images[chosen]), recipe.shift_pixels, recipe.cutout_pixels, generator)
+        images = augment(normalise(data.images[chosen]), recipe.shift_pixels, recipe.cutout_pixels, generator)
         yield images, data.targets[chosen]
 
 
@@ -162,61 +188,95 @@ def run_training(recipe: Recipe, data: Path, out: Path, console: Console, valida
 
 
 def train(
-    recipe: Recipe, data: Dataset, checkpoint: Path, console: Console, validation: Dataset | None = None
-) -> ResNet:
-    """Train, writing ``checkpoint`` after every epoch; one that is there already is resumed."""
+    recipe: Recipe,
+    data: Dataset,
+    checkpoint: Path,
+    console: Console,
+    validation: Dataset | None = None,
+    validate_every: int = 5,
+    on_epoch: Callable[[History], None] | None = None,
+) -> Classifier:
+    """Train, writing ``checkpoint`` after every epoch; one that is there already is resumed.
+
+    ``validation`` is measured every ``validate_every`` epochs and after the last.
+    ``on_epoch`` gets the history so far, those epochs before an interruption
+    included, once at the start and after every epoch.
+    """
     net = build(get_spec(recipe.arch), len(data.labels), seed=recipe.seed)
     net = net.to(memory_format=torch.channels_last)
     optimizer = _optimizer(net, recipe)
-    start = _resume(checkpoint, net, optimizer, recipe, data.labels)
+    start, history = _resume(checkpoint, net, optimizer, recipe, data.labels)
     if start:
         console.print(f"resuming {checkpoint} after epoch {start} of {recipe.epochs}")
-    per_epoch = -(-len(data.targets) // recipe.batch_size)
+    report = on_epoch or (lambda _: None)
+    report(history)
     for epoch in range(start, recipe.epochs):
         began = time.perf_counter()
-        losses: list[Tensor] = []
-        net.train()
-        batches = track(_batches(data, recipe, epoch), f"epoch {epoch + 1}/{recipe.epochs}", per_epoch, console=console)
-        for step, (images, targets) in enumerate(batches, start=epoch * per_epoch):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, step, recipe.epochs * per_epoch)
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(net(images), targets, label_smoothing=recipe.label_smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            losses.append(loss.detach())
-        _save(checkpoint, net, optimizer, recipe, epoch + 1, data.labels)
-        line = f"epoch {epoch + 1}: loss {torch.stack(losses).mean():.3f}, {time.perf_counter() - began:.0f} s"
-        if validation is not None and (epoch + 1 == recipe.epochs or (epoch + 1) % 5 == 0):
-            line += f", validation accuracy {100 * accuracy(net, validation):.2f} %"
+        loss, error = _train_epoch(recipe, net, optimizer, data, epoch, console)
+        seconds = time.perf_counter() - began
+        line = f"epoch {epoch + 1}: loss {loss:.3f}, training error {100 * error:.2f} %, {seconds:.0f} s"
+        validation_error = None
+        if validation is not None and (epoch + 1 == recipe.epochs or (epoch + 1) % validate_every == 0):
+            share = accuracy(net, validation)
+            validation_error = 1 - share
+            line += f", validation accuracy {100 * share:.2f} %"
+        history = (*history, EpochRecord(epoch + 1, loss, error, validation_error, seconds))
+        _save(checkpoint, net, optimizer, recipe, history, data.labels)
+        report(history)
         console.print(line)
     return net.eval()
 
 
+def _train_epoch(
+    recipe: Recipe, net: Classifier, optimizer: torch.optim.SGD, data: Dataset, epoch: int, console: Console
+) -> tuple[float, float]:
+    """One pass over ``data``; its mean loss and its share of wrong answers."""
+    per_epoch = -(-len(data.targets) // recipe.batch_size)
+    losses: list[Tensor] = []
+    wrong = 0
+    net.train()
+    batches = track(_batches(data, recipe, epoch), f"epoch {epoch + 1}/{recipe.epochs}", per_epoch, console=console)
+    for step, (images, targets) in enumerate(batches, start=epoch * per_epoch):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step, recipe.epochs * per_epoch)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = net(images)
+            loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.detach())
+        wrong += int((logits.detach().argmax(1) != targets).sum())
+    return float(torch.stack(losses).mean()), wrong / len(data.targets)
+
+
 def _save(
-    path: Path, net: ResNet, optimizer: torch.optim.SGD, recipe: Recipe, epoch: int, labels: tuple[str, ...]
+    path: Path, net: Classifier, optimizer: torch.optim.SGD, recipe: Recipe, history: History, labels: tuple[str, ...]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     state: dict[str, Any] = {
         "state_dict": net.state_dict(),
         "optimizer": optimizer.state_dict(),
         "recipe": asdict(recipe),
-        "epoch": epoch,
+        "epoch": history[-1].epoch,
         "labels": list(labels),
+        "history": [asdict(record) for record in history],
     }
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
     temporary.replace(path)
 
 
-def _resume(path: Path, net: ResNet, optimizer: torch.optim.SGD, recipe: Recipe, labels: tuple[str, ...]) -> int:
-    """Load ``path`` if it is there; the number of epochs it has behind it."""
+def _resume(
+    path: Path, net: Classifier, optimizer: torch.optim.SGD, recipe: Recipe, labels: tuple[str, ...]
+) -> tuple[int, History]:
+    """Load ``path`` if it is there; the number of epochs behind it and their records."""
     if not path.exists():
-        return 0
+        return 0, ()
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["recipe"] != asdict(recipe) or tuple(state["labels"]) != labels:
         raise TrainingError(f"{path} was trained with another recipe or other classes; remove it or name another --out")
     net.load_state_dict(state["state_dict"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["epoch"])
+    # Checkpoints from before the history was kept have none.
+    return int(state["epoch"]), tuple(EpochRecord(**record) for record in state.get("history", ()))

@@ -13,13 +13,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+
+from model_store.reports import Accuracy as Accuracy
+from model_store.reports import Gate as Gate
+from model_store.reports import Parity as Parity
+from model_store.reports import Part
+from model_store.reports import Quantization as Quantization
 
 MANIFEST_FILE: Final = "manifest.json"
 SCHEMA_VERSION: Final = 1
 MAX_MANIFEST_BYTES: Final = 4 * 2**20
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+ResizeMode = Literal["shorter", "squash"]
+ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -57,21 +65,26 @@ ModelName = Annotated[str, AfterValidator(check_name)]
 Version = Annotated[str, AfterValidator(check_version)]
 FileName = Annotated[str, AfterValidator(_check_file_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
 Triple = tuple[float, float, float]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+class Preprocessing(Part):
+    """How an image becomes the network's input: resized, its centre cut out, normalised.
 
-
-class Preprocessing(_Part):
-    """How an image becomes the network's input; ``mean`` and ``std`` (of 0..1 values) are in the graph."""
+    height, width -- of the input, pixels.
+    resize        -- length of the shorter side after the resize and before the centre crop, pixels.
+    resize_mode   -- ``shorter``: the image keeps its proportions; ``squash``: the whole image gets those of
+                     ``width`` x ``height``, so that nothing is cut off where ``resize`` is the shorter of them.
+    channel_order -- what the network takes. The graph's input is RGB all the same.
+    mean, std     -- of values from 0 to 1, in ``channel_order``. Both are in the graph.
+    """
 
     height: int = Field(gt=0, le=4096)
     width: int = Field(gt=0, le=4096)
-    resize: int = Field(gt=0, le=8192, description="length of the shorter side before the centre crop, pixels")
+    resize: int = Field(gt=0, le=8192)
+    resize_mode: ResizeMode = "shorter"
     interpolation: Interpolation = "bilinear"
+    channel_order: ChannelOrder = "rgb"
     mean: Triple
     std: Annotated[Triple, AfterValidator(lambda std: _all_positive(std))]
 
@@ -82,15 +95,15 @@ def _all_positive(values: Triple) -> Triple:
     return values
 
 
-class Architecture(_Part):
+class Architecture(Part):
     """What was exported: the exporter's name for it, its settings, its size."""
 
     name: str
-    spec: dict[str, int | str | list[int]]
+    spec: dict[str, JsonValue]
     parameters: int = Field(gt=0)
 
 
-class Source(_Part):
+class Source(Part):
     """Where the weights came from."""
 
     origin: str
@@ -98,7 +111,7 @@ class Source(_Part):
     sha256: Sha256
 
 
-class ClassActivationMap(_Part):
+class ClassActivationMap(Part):
     """Shape of the ``cam`` output for one image: maps of the top ``k`` classes."""
 
     k: int = Field(gt=0)
@@ -106,39 +119,18 @@ class ClassActivationMap(_Part):
     width: int = Field(gt=0)
 
 
-class Outputs(_Part):
-    """The graph's outputs; ``cam`` is None where the head is not pooling and one linear layer."""
+class Outputs(Part):
+    """The graph's outputs besides ``logits``, each None where the graph has it not.
+
+    ``embedding`` needs a linear head, ``cam`` a linear head right behind global average pooling.
+    """
 
     classes: int = Field(gt=0)
-    embedding: int = Field(gt=0)
+    embedding: Annotated[int, Field(gt=0)] | None
     cam: ClassActivationMap | None
 
 
-class Accuracy(_Part):
-    """Top-1 accuracy of PyTorch and of the exported file on the same labelled images."""
-
-    pytorch: Share
-    exported: Share
-    by_class: dict[str, Share]
-
-
-class Parity(_Part):
-    """The exported file against PyTorch in fp32, on the same pixels.
-
-    Errors are of the logits; relative ones are to the largest logit of the image.
-    """
-
-    images: int = Field(gt=0)
-    image_source: str
-    batch_sizes: list[int]
-    top1_agreement: Share
-    max_absolute_error: float = Field(ge=0)
-    max_relative_error: float = Field(ge=0)
-    passed: bool
-    accuracy: Accuracy | None = None
-
-
-class File(_Part):
+class File(Part):
     """A file beside the manifest, by name, hash and size."""
 
     file: FileName
@@ -147,13 +139,36 @@ class File(_Part):
 
 
 class Variant(File):
-    """The network in one arithmetic, with the report that admitted it."""
+    """The network in one arithmetic, with the report that admitted it.
+
+    fp32 has its parity with PyTorch; every other precision was compared with fp32 by the gate. ``report`` is
+    the gate's page for people, beside the file.
+    """
 
     precision: Precision
-    parity: Parity
+    parity: Parity | None = None
+    quantization: Quantization | None = None
+    gate: Gate | None = None
+    report: File | None = None
+
+    @model_validator(mode="after")
+    def _admitted(self) -> Self:
+        if self.precision == "fp32" and self.parity is None:
+            raise ValueError("an fp32 variant needs its parity report")
+        if self.precision != "fp32" and self.gate is None:
+            raise ValueError(f"an {self.precision} variant needs its gate report")
+        if self.precision == "int8" and self.quantization is None:
+            raise ValueError("an int8 variant needs to say how it was quantized")
+        return self
+
+    @property
+    def gated(self) -> bool:
+        """Whether a comparison admitted it; where not, it is served only when asked for by name."""
+        reports = [report for report in (self.parity, self.gate) if report is not None]
+        return bool(reports) and all(report.passed for report in reports)
 
 
-class Manifest(_Part):
+class Manifest(Part):
     """``manifest.json``, whole."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -183,7 +198,8 @@ class Manifest(_Part):
     @property
     def files(self) -> list[File]:
         """Every file that belongs to the model, but for the manifest."""
-        return [self.labels, *self.variants]
+        reports = [variant.report for variant in self.variants if variant.report]
+        return [self.labels, *self.variants, *reports]
 
     def variant(self, precision: Precision) -> Variant | None:
         return next((v for v in self.variants if v.precision == precision), None)

@@ -1,16 +1,17 @@
 """Models in a folder: ``NAME/VERSION/{manifest.json, *.onnx, labels.txt}``.
 
 A version is whole or absent: it is written to a temporary folder beside the
-others and renamed into place, and never changed afterwards.
+others and renamed into place, and never changed afterwards. ``NAME/PROMOTED``,
+where there is one, names the version that stands for the model; else the newest does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,7 @@ from model_store.manifest import (
     File,
     Manifest,
     ManifestError,
+    Variant,
     check_name,
     check_version,
     dump_manifest,
@@ -28,6 +30,7 @@ from model_store.manifest import (
 
 EMBEDDED_MODELS: Final = Path(__file__).parent / "models"
 LABELS_FILE: Final = "labels.txt"
+PROMOTED_FILE: Final = "PROMOTED"
 _STAGING_PREFIX: Final = ".staging-"
 
 
@@ -109,13 +112,11 @@ class ModelStore:
         return sorted(found, key=int)
 
     def resolve(self, name: str, version: str | None = None) -> StoredModel:
-        """The model ``name``, its newest version unless one is given; ``StoreError`` where there is none."""
-        versions = self.versions(name)
-        if not versions:
-            raise StoreError(f"no model {name!r} in {self.root}; there: {', '.join(self.names()) or 'none'}")
+        """The model ``name``: the version given, else the promoted one, else the newest; ``StoreError`` where none."""
+        newest = self.newest(name)
         if version is None:
-            version = versions[-1]
-        elif _checked(check_version, version) not in versions:
+            version = self.promoted(name) or newest
+        elif _checked(check_version, version) not in (versions := self.versions(name)):
             raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
         folder = self.root / name / version
         try:
@@ -126,12 +127,60 @@ class ModelStore:
             raise StoreError(f"{folder}: the manifest is of {manifest.name} version {manifest.version}")
         return StoredModel(folder, manifest)
 
+    def promoted(self, name: str) -> str | None:
+        """The version that was promoted, if one was; ``StoreError`` where it is not there any more."""
+        path = self.root / _checked(check_name, name) / PROMOTED_FILE
+        try:
+            version = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"{path}: cannot be read: {error}") from error
+        if _checked(check_version, version) not in self.versions(name):
+            raise StoreError(f"{path}: version {version} is promoted, but it is not there")
+        return version
+
+    def promote(self, name: str, version: str | None) -> StoredModel:
+        """Make ``version`` the one that stands for ``name``; None goes back to the newest. Says which it is now."""
+        path = self.root / name / PROMOTED_FILE
+        if version is None:
+            self.resolve(name, self.newest(name))
+            path.unlink(missing_ok=True)
+        else:
+            self.resolve(name, version).verify()
+            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_STAGING_PREFIX, delete=False) as file:
+                file.write(f"{version}\n")
+            temporary = Path(file.name)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+        return self.resolve(name)
+
+    def remove(self, name: str, version: str) -> None:
+        """Delete one version, all of it or nothing; ``StoreError`` where it is the promoted one of several."""
+        self.resolve(name, version)
+        last = self.versions(name) == [version]
+        if not last and self.promoted(name) == version:
+            raise StoreError(f"{name} version {version} is promoted; promote another version first")
+        with self.staging() as trash:
+            (self.root / name / version).replace(trash / version)
+        if last:
+            (self.root / name / PROMOTED_FILE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: whatever else lies there is not ours
+                (self.root / name).rmdir()
+
+    def newest(self, name: str) -> str:
+        """The highest version of ``name``; ``StoreError`` where it has none."""
+        versions = self.versions(name)
+        if not versions:
+            raise StoreError(f"no model {name!r} in {self.root}; there: {', '.join(self.names()) or 'none'}")
+        return versions[-1]
+
     def next_version(self, name: str) -> str:
         """One more than the newest; 1 for a new model."""
         versions = self.versions(name)
         return _checked(check_version, str(int(versions[-1]) + 1)) if versions else "1"
 
-    @contextmanager
+    @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
         """A temporary folder on the store's file system, removed at the end unless published."""
         self.root.mkdir(parents=True, exist_ok=True)
@@ -144,12 +193,12 @@ class ModelStore:
     def publish(self, staged: Path, manifest: Manifest) -> StoredModel:
         """Write the manifest into ``staged`` and rename the folder into its place.
 
-        ``StoreError`` where a variant's parity report failed, a file differs
-        from the manifest, or the version is there already.
+        ``StoreError`` where a variant's report failed, a file differs from
+        the manifest, or the version is there already. A variant whose gate
+        was off is published: it says of itself that it is ungated.
         """
         for variant in manifest.variants:
-            if not variant.parity.passed:
-                raise StoreError(f"{variant.file}: its parity with PyTorch failed; not published")
+            _check_admitted(variant)
         StoredModel(staged, manifest).verify()
         (staged / MANIFEST_FILE).write_text(dump_manifest(manifest), encoding="utf-8")
         staged.chmod(0o755)
@@ -162,6 +211,13 @@ class ModelStore:
                 raise StoreError(f"{target} is there already; name another --version") from error
             raise
         return StoredModel(target, manifest)
+
+
+def _check_admitted(variant: Variant) -> None:
+    if variant.parity is not None and not variant.parity.passed:
+        raise StoreError(f"{variant.file}: its parity with PyTorch failed; not published")
+    if variant.gate is not None and variant.gate.rule != "off" and not variant.gate.passed:
+        raise StoreError(f"{variant.file}: it did not pass the {variant.gate.rule} gate; not published")
 
 
 def _checked(check: Callable[[str], str], value: str) -> str:

@@ -75,17 +75,23 @@ def _grey_from_deep(image: Image.Image) -> Image.Image:
 def crop_box(width: int, height: int, spec: Preprocessing) -> tuple[float, float, float, float]:
     """The part of a ``width`` x ``height`` image that the network sees, in source pixels.
 
-    The same as resizing the shorter side to ``spec.resize`` and cutting the
-    centre (torchvision's ``Resize`` and ``CenterCrop``, roundings included), but
-    in one step, so that only what is kept is resampled. A crop larger than the
-    resized image is clamped to it.
+    The same as resizing and cutting the centre (torchvision's ``Resize`` and
+    ``CenterCrop``, roundings included), but in one step, so that only what is
+    kept is resampled. A crop larger than the resized image is clamped to it.
     """
-    shorter = min(width, height)
-    resized_width, resized_height = spec.resize * width // shorter, spec.resize * height // shorter
+    # The resized image has the proportions of the source or, squashed, of the crop.
+    frame_width, frame_height = (spec.width, spec.height) if spec.resize_mode == "squash" else (width, height)
+    shorter = min(frame_width, frame_height)
+    resized_width, resized_height = spec.resize * frame_width // shorter, spec.resize * frame_height // shorter
     left, right = _centre(resized_width, spec.width)
     upper, lower = _centre(resized_height, spec.height)
-    x, y = width / resized_width, height / resized_height
-    return left * x, upper * y, min(right * x, float(width)), min(lower * y, float(height))
+    # Multiplied first, so that the whole image is just that, not a rounding error less.
+    return (
+        left * width / resized_width,
+        upper * height / resized_height,
+        min(right * width / resized_width, float(width)),
+        min(lower * height / resized_height, float(height)),
+    )
 
 
 def _centre(length: int, wanted: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from model_store.manifest import check_name, check_version
+from model_store.manifest import Precision, check_name, check_version
 from model_store.store import EMBEDDED_MODELS
 
 PREFIX: Final = "RESNET_"
@@ -95,6 +95,11 @@ class InferenceSettings(_Group):
         "auto",
         description="Execution provider. `auto` takes CUDA if it is there and works, else OpenVINO, else CPU; "
         "one asked for by name that cannot be had stops the start.",
+    )
+    precision: Literal["auto"] | Precision = Field(
+        "auto",
+        description="The variant that runs. `auto`: int8 on OpenVINO and CPU, fp16 on CUDA, where the model has it and "
+        "it passed its gate, else fp32. `fp32`, `fp16` or `int8` by name: that one, gated or not, or the start stops.",
     )
     slots: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto",

@@ -128,7 +128,7 @@ def _open_openvino(path: Path, share: Share) -> Any:
     slots = share.slots("openvino")
     config = {
         "CPU": {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32",  # of an int8 file, too: for the parts that are float
             "NUM_STREAMS": str(slots),
             "INFERENCE_NUM_THREADS": str(slots * share.threads("openvino")),
         }
@@ -171,10 +171,16 @@ def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], l
     return found, passed_over
 
 
-def open_session(path: Path, requested: Literal["auto"] | Provider, share: Share) -> OpenedSession:
-    """A session for ``path`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``."""
+def open_session(
+    file: Path | Callable[[Provider], Path], requested: Literal["auto"] | Provider, share: Share
+) -> OpenedSession:
+    """A session for ``file`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``.
+
+    Where providers run different files, ``file`` is a function that says which.
+    """
     names, passed_over = candidates(requested)
     for name in names:
+        path = file if isinstance(file, Path) else file(name)
         try:
             session = PROVIDERS[name].open(path, share)
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base

@@ -205,6 +205,7 @@ def _describe(pipeline: Pipeline, default: bool) -> dict[str, Any]:
         "input": {"height": manifest.preprocessing.height, "width": manifest.preprocessing.width},
         "provider": session.provider,
         "precision": session.variant.precision,
+        "gated": session.variant.gated,
         "passed_over": session.passed_over,
         "sha256": session.variant.sha256,
     }

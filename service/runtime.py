@@ -21,7 +21,7 @@ from service.gate import Gate
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.providers import ProviderUnavailable, Share, candidates
-from service.session import Session
+from service.session import Session, check_precision
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,8 @@ def chosen_models(settings: Settings) -> list[StoredModel]:
 
 def check_start(settings: Settings) -> None:
     """Before any worker starts: what is asked for can be had. Raises one of ``StartError``."""
-    chosen_models(settings)
+    for stored in chosen_models(settings):
+        check_precision(stored, settings.inference.precision)
     candidates(settings.inference.provider)
 
 
@@ -111,7 +112,7 @@ class Runtime:
 
     def _open(self, stored: StoredModel, share: Share) -> Session:
         requested = self.settings.inference.provider
-        session = Session(stored, requested, share)
+        session = Session(stored, requested, share, self.settings.inference.precision)
         session.warm_up(self.settings.inference.max_batch)
         manifest, precision = stored.manifest, session.variant.precision
         self.metrics.model_loaded(
@@ -127,6 +128,11 @@ class Runtime:
             "model %s version %s: %s, %s%s",
             manifest.name, manifest.version, session.provider, precision, passed_over,
         )  # fmt: skip
+        if not session.variant.gated:
+            logger.warning(
+                "model %s version %s: its %s variant is ungated, so nobody knows how good its answers are",
+                manifest.name, manifest.version, precision,
+            )  # fmt: skip
         return session
 
     async def in_decode_pool(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

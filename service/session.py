@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from model_store.manifest import Variant
+from model_store.manifest import Precision, Variant
 from model_store.store import StoredModel, StoreError
 from service.config import Provider
 from service.postprocess import Floats
@@ -17,19 +18,30 @@ from service.providers import Share, open_session
 
 Image = npt.NDArray[np.uint8]
 
+# The fast arithmetic of each provider: CPUs have instructions for int8, GPUs for fp16.
+FAST: Final[Mapping[Provider, Precision]] = MappingProxyType({"cuda": "fp16", "openvino": "int8", "cpu": "int8"})
+
 
 class Session:
-    """The fp32 variant of ``stored`` on a provider, with a worker's share of the machine.
+    """A variant of ``stored`` on a provider, with a worker's share of the machine.
 
     ``slots`` calls at the same time use all of that share.
     """
 
-    def __init__(self, stored: StoredModel, requested: Literal["auto"] | Provider, share: Share) -> None:
-        self.variant = _fp32_variant(stored)
+    def __init__(
+        self,
+        stored: StoredModel,
+        requested: Literal["auto"] | Provider,
+        share: Share,
+        precision: Literal["auto"] | Precision = "auto",
+    ) -> None:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
-        opened = open_session(stored.path(self.variant), requested, share)
+        opened = open_session(
+            lambda provider: stored.path(choose_variant(stored, precision, provider)), requested, share
+        )
         self.provider = opened.provider
+        self.variant = choose_variant(stored, precision, opened.provider)
         self.slots = opened.slots
         self.passed_over = opened.passed_over
         self._session = opened.session
@@ -63,8 +75,25 @@ class Session:
                 list(pool.map(self.logits, [[blank] * size] * self.slots))
 
 
-def _fp32_variant(stored: StoredModel) -> Variant:
-    variant = stored.manifest.variant("fp32")
+def choose_variant(stored: StoredModel, precision: Literal["auto"] | Precision, provider: Provider) -> Variant:
+    """The variant to run on ``provider``; ``StoreError`` where there is none.
+
+    ``auto`` takes what is fast there only if a gate admitted it; a name takes that one, whatever it says of itself.
+    """
+    if precision == "auto":
+        fast = stored.manifest.variant(FAST.get(provider, "fp32"))
+        return fast if fast is not None and fast.gated else _named_variant(stored, "fp32")
+    return _named_variant(stored, precision)
+
+
+def check_precision(stored: StoredModel, precision: Literal["auto"] | Precision) -> None:
+    """``StoreError`` where ``stored`` lacks what is asked for, or lacks fp32, which ``auto`` falls back to."""
+    _named_variant(stored, "fp32" if precision == "auto" else precision)
+
+
+def _named_variant(stored: StoredModel, precision: Precision) -> Variant:
+    variant = stored.manifest.variant(precision)
     if variant is None:
-        raise StoreError(f"{stored.folder}: the manifest has no fp32 variant")
+        there = ", ".join(v.precision for v in stored.manifest.variants)
+        raise StoreError(f"{stored.folder}: the manifest has no {precision} variant; there: {there}")
     return variant

@@ -40,7 +40,11 @@ def top1(server: Server, model: str, images: Path) -> float:
 
 
 def test_shared_checkpoints_score_what_their_own_code_scores(serve: Serve, shared: Path, tmp_path: Path) -> None:
-    checkpoints = {"resnet20": ("resnet20-12fca82f.th", 0.8103), "resnet32": ("resnet32-d509ac18.th", 0.8256)}
+    checkpoints = {
+        "resnet20": ("resnet20-12fca82f.th", 0.8103),
+        "resnet32": ("resnet32-d509ac18.th", 0.8256),
+        "resnet56": ("resnet56-4bfd9763.th", 0.8320),
+    }
     for name, (file, _) in checkpoints.items():
         command = ["-m", "export", str(shared / "checkpoints" / file), "--arch", f"cifar_{name}", "--name", name]
         subprocess.run([sys.executable, *command, "--store", str(tmp_path)], cwd=ROOT, check=True)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import nn
 
 from export import convert, specs
+from export.architecture import Spec
+from export.networks import build
 from export.onnx_graph import Graph, export_graph
-from export.resnet import ResNet, build
-from export.specs import Spec
+from export.resnet import ResNet
 from model_store.manifest import Preprocessing
 
 # One block a stage: exported in a moment, with every kind of layer but the 7x7 stem.
@@ -32,15 +36,20 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def perturb(net: ResNet, seed: int = 0) -> ResNet:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def perturb(net: Network, seed: int = 0) -> Network:
     """Statistics and biases as training leaves them, not the zeros and ones of a new network."""
     generator = torch.Generator().manual_seed(seed)
-    state = net.state_dict()
-    for key, value in state.items():
-        if key.endswith(("running_mean", "bias")):
-            value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
-        elif key.endswith("running_var") or ("bn" in key and key.endswith("weight")):
-            value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for value in (module.running_var, module.weight):
+                value.data.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+            for value in (module.running_mean, module.bias):
+                value.data.copy_(torch.randn(value.shape, generator=generator) * 0.2)
+        elif isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+            module.bias.data.copy_(torch.randn(module.bias.shape, generator=generator) * 0.2)
     return net
 
 
@@ -68,7 +77,7 @@ def tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(specs, "SPECS", {"tiny": TINY, **specs.SPECS})
 
 
-_GRAPHS: dict[tuple[Spec, str], Graph] = {}
+_GRAPHS: dict[tuple[Spec, str, str], Graph] = {}
 
 
 @pytest.fixture
@@ -76,7 +85,10 @@ def exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """``convert`` exports the same network with the same preprocessing only once in a test run, as that is slow."""
 
     def export(net: ResNet, preprocessing: Preprocessing) -> Graph:
-        key = net.spec, preprocessing.model_dump_json()
+        weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
+        # How images are resized is no part of the graph.
+        given = preprocessing.model_dump_json(exclude={"resize", "resize_mode", "interpolation"})
+        key = net.spec, given, hashlib.sha256(weights).hexdigest()
         if key not in _GRAPHS:
             _GRAPHS[key] = export_graph(net, preprocessing)
         return _GRAPHS[key]

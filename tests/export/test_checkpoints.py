@@ -1,20 +1,27 @@
-"""Reading weights: what loads as it is, and one clear line for everything else."""
+"""Reading weights of any origin: what is known of them, and one clear line for values that cannot be weights."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from export.checkpoints import CheckpointError, fitting_architectures, load_network, read_checkpoint
-from export.resnet import ResNet, build
+from export import torchvision_weights
+from export.checkpoints import CheckpointError, read_checkpoint
+from export.fitting import choose, fitting_architectures, load_network
+from export.networks import build
+from export.resnet import ResNet
 from export.specs import get_spec
+
+from .origin_files import lightning_checkpoint, save
 
 ARCH = "cifar_resnet20"
 
@@ -29,21 +36,15 @@ def state(net: ResNet) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in net.state_dict().items()}
 
 
-def save(path: Path, content: Any) -> Path:
-    torch.save(content, path)
-    return path
-
-
 def assert_loads(path: Path, net: ResNet) -> None:
     loaded = load_network(read_checkpoint(path), ARCH)
-    assert not loaded.training
     for (key, ours), theirs in zip(loaded.named_parameters(), net.parameters(), strict=True):
         assert torch.equal(ours, theirs), key
 
 
-def refusal(path: Path, arch: str = ARCH) -> str:
+def refusal(path: Path) -> str:
     with pytest.raises(CheckpointError) as caught:
-        load_network(read_checkpoint(path), arch)
+        read_checkpoint(path)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -56,7 +57,7 @@ def test_bare_state_dict(tmp_path: Path, state: dict[str, Tensor], net: ResNet) 
     checkpoint = read_checkpoint(path)
     assert checkpoint.classes == 10
     assert checkpoint.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (checkpoint.origin, checkpoint.aside, checkpoint.training) == ("pytorch", (), None)
+    assert (checkpoint.origin, checkpoint.aside, checkpoint.training, checkpoint.notes) == ("pytorch", (), None, ())
 
 
 def test_safetensors(tmp_path: Path, state: dict[str, Tensor], net: ResNet) -> None:
@@ -84,23 +85,46 @@ def test_linear_head_is_fc(tmp_path: Path, state: dict[str, Tensor], net: ResNet
     assert_loads(save(tmp_path / "a.pth", renamed), net)
 
 
-def test_missing_batch_counters_are_fine(tmp_path: Path, state: dict[str, Tensor], net: ResNet) -> None:
-    path = save(tmp_path / "a.pth", {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")})
+@pytest.mark.parametrize("prefix", ["model.", "net.", "model.module."])
+def test_lightning(tmp_path: Path, state: dict[str, Tensor], net: ResNet, prefix: str) -> None:
+    path = lightning_checkpoint(tmp_path / "a.ckpt", state, prefix)
     assert_loads(path, net)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.origin == "lightning"
+    assert "hyper_parameters" in checkpoint.aside
 
 
-def test_half_precision_becomes_single(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    path = save(tmp_path / "a.pth", {k: v.half() if v.is_floating_point() else v for k, v in state.items()})
-    loaded = load_network(read_checkpoint(path), ARCH)
-    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+def test_lightning_with_objects_among_its_parameters(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = lightning_checkpoint(tmp_path / "a.ckpt", state, hyper_parameters={"data": Path("images")})
+    assert "save its state_dict() instead" in refusal(path)
 
 
-def test_torchvisions_state_dict_is_known_as_such(tmp_path: Path) -> None:
-    state = build(get_spec("resnet18"), 5).state_dict()
+def test_moving_average_is_taken_and_told(tmp_path: Path, state: dict[str, Tensor], net: ResNet) -> None:
+    """timm's checkpoints: https://github.com/huggingface/pytorch-image-models, utils/checkpoint_saver.py."""
+    raw = {key: torch.zeros_like(value) for key, value in state.items()}
+    arguments = argparse.Namespace(model="resnet20")
+    path = save(tmp_path / "a.pth.tar", {"arch": "mine", "args": arguments, "state_dict": raw, "state_dict_ema": state})
+    assert_loads(path, net)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint.origin == "timm"
+    assert "--weights state_dict" in checkpoint.notes[0]
+    assert not read_checkpoint(path, weights="state_dict").state["fc.weight"].any()
+
+
+def test_fine_tuned_head_gives_the_classes(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    state |= {"fc.weight": torch.ones(3, 64), "fc.bias": torch.ones(3)}
     checkpoint = read_checkpoint(save(tmp_path / "a.pth", state))
-    assert checkpoint.origin == "torchvision"
-    assert checkpoint.classes == 5
-    assert fitting_architectures(checkpoint) == ["resnet18"]
+    assert checkpoint.classes == 3
+    assert load_network(checkpoint, ARCH).fc.out_features == 3
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "float16"), (torch.bfloat16, "bfloat16")])
+def test_half_precision_is_widened_and_told(
+    tmp_path: Path, state: dict[str, Tensor], dtype: torch.dtype, name: str
+) -> None:
+    half = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    checkpoint = read_checkpoint(save(tmp_path / "a.pth", half))
+    assert checkpoint.notes == (f"weights: {name}, widened to float32",)
 
 
 def test_our_own_checkpoint_brings_recipe_and_labels(tmp_path: Path, state: dict[str, Tensor]) -> None:
@@ -111,27 +135,63 @@ def test_our_own_checkpoint_brings_recipe_and_labels(tmp_path: Path, state: dict
     assert checkpoint.training
     assert (checkpoint.training.arch, checkpoint.training.epoch) == (ARCH, 2)
     assert checkpoint.training.labels == tuple(labels)
+    assert choose(checkpoint, None).name == ARCH
 
 
-def test_missing_key(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    del state["layer1.0.bn1.running_mean"]
-    assert "'layer1.0.bn1.running_mean' [16] is missing" in refusal(save(tmp_path / "a.pth", state))
+@pytest.mark.parametrize("content", [{"arch": "resnet18"}, {"args": argparse.Namespace(model="resnet18")}])
+def test_architecture_that_a_training_script_noted(tmp_path: Path, content: dict[str, Any]) -> None:
+    state = build(get_spec("resnet18"), 3).state_dict()
+    checkpoint = read_checkpoint(save(tmp_path / "a.pth", {"model": state, **content}))
+    assert choose(checkpoint, None).name == "resnet18"
 
 
-def test_unexpected_key(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    state["attention.weight"] = torch.zeros(2, 3)
-    assert "'attention.weight' [2, 3] is not part of it" in refusal(save(tmp_path / "a.pth", state))
+# torchvision
 
 
-def test_wrong_shape(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    state["conv1.weight"] = torch.zeros(16, 1, 3, 3)
-    assert "'conv1.weight' is [16, 1, 3, 3], not [16, 3, 3, 3]" in refusal(save(tmp_path / "a.pth", state))
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bare state dict with torchvision's names."""
+    return save(tmp_path_factory.mktemp("torchvision") / "a.pth", build(get_spec("resnet18"), 5, seed=0).state_dict())
 
 
-def test_wrong_architecture_gets_a_hint(tmp_path: Path, state: dict[str, Tensor]) -> None:
-    message = refusal(save(tmp_path / "a.pth", state), arch="resnet18")
-    assert "does not fit resnet18" in message
-    assert message.endswith(f"it fits --arch {ARCH}")
+def test_torchvisions_names_are_known_as_such(resnet18: Path) -> None:
+    checkpoint = read_checkpoint(resnet18)
+    assert (checkpoint.origin, checkpoint.classes, checkpoint.common) == ("torchvision", 5, True)
+    assert fitting_architectures(checkpoint)[0] == "resnet18"
+    assert checkpoint.about.labels is None
+
+
+def test_published_file_is_known_by_its_hash(resnet18: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.sha256(resnet18.read_bytes()).hexdigest()
+    published = torchvision_weights.published("11ad3fa6" + "0" * 56)
+    assert published
+    monkeypatch.setattr(torchvision_weights, "_table", lambda: {digest[:8]: replace(published, labels=("a",) * 5)})
+    about = read_checkpoint(resnet18).about
+    assert about.source == "torchvision's resnet50 IMAGENET1K_V2"
+    assert about.architecture == "resnet50"
+    assert about.input
+    assert (about.input.size, about.input.resize, about.input.interpolation) == (224, 232, "bilinear")
+
+
+@pytest.mark.parametrize(
+    ("digits", "name", "resize"),
+    [("f37072fd", "resnet18", 256), ("0676ba61", "resnet50", 256), ("9ba9bcbe", "wide_resnet50_2", 232)],
+)
+def test_torchvisions_table(digits: str, name: str, resize: int) -> None:
+    about = torchvision_weights.published(digits.ljust(64, "0"))
+    assert about
+    assert about.architecture == name
+    assert about.labels
+    assert (len(about.labels), about.labels[0]) == (1000, "tench")
+    assert about.input
+    assert about.input.resize == resize
+
+
+def test_unpublished_file_is_nobodys() -> None:
+    assert torchvision_weights.published("0" * 64) is None
+
+
+# Values
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -155,23 +215,22 @@ def test_sparse_weights(tmp_path: Path, state: dict[str, Tensor]) -> None:
     assert "'fc.weight' is not a plain tensor" in refusal(save(tmp_path / "a.pth", state))
 
 
-@pytest.mark.parametrize("head", [None, torch.zeros(10), torch.zeros(0, 64)])
-def test_no_proper_head(tmp_path: Path, state: dict[str, Tensor], head: Tensor | None) -> None:
-    del state["fc.weight"]
-    assert "fc.weight" in refusal(save(tmp_path / "a.pth", state if head is None else state | {"fc.weight": head}))
+def test_weights_without_values(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    state["fc.weight"] = state["fc.weight"].to("meta")
+    assert "'fc.weight' is not a plain tensor" in refusal(save(tmp_path / "a.pth", state))
 
 
-def test_whole_pickled_module_is_never_loaded(tmp_path: Path, net: ResNet) -> None:
-    assert "save its state_dict()" in refusal(save(tmp_path / "a.pth", net))
-    assert "save its state_dict()" in refusal(save(tmp_path / "b.pth", nn.Linear(2, 2)))
+def test_one_number_that_claims_to_be_a_terabyte(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    """A view with strides of 0 has a few bytes in the file, and would have all of them in memory."""
+    state["fc.weight"] = torch.zeros(1).expand(2**20, 2**18)
+    assert "claim more bytes than the file has" in refusal(save(tmp_path / "a.pth", state))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
-def test_torchscript_archive(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
-    refusal(path)
+def test_many_names_for_the_same_bytes(tmp_path: Path) -> None:
+    values = torch.zeros(2**16)
+    path = save(tmp_path / "a.pth", {f"a{i}.b": values for i in range(200)} | {"fc.weight": torch.zeros(2, 2)})
+    assert path.stat().st_size < 2**19
+    assert "claim more bytes than the file has" in refusal(path)
 
 
 @pytest.mark.parametrize(
@@ -181,45 +240,23 @@ def test_content_without_a_state_dict(tmp_path: Path, content: Any) -> None:
     assert "state dict" in refusal(save(tmp_path / "a.pth", content))
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".th", ".safetensors"])
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"hello\n", b"\x80\x02", b"PK\x03\x04", b"\xff" * 64, b"\x89PNG\r\n\x1a\n"],
-    ids=["empty", "text", "pickle", "zip", "ff", "png"],
-)
-def test_no_checkpoint_at_all(tmp_path: Path, suffix: str, data: bytes) -> None:
-    path = tmp_path / f"a{suffix}"
-    path.write_bytes(data)
-    assert "damaged" in refusal(path)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_truncated_file(tmp_path: Path, state: Mapping[str, Tensor], suffix: str) -> None:
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".pth":
-        torch.save(state, path)
-    else:
-        safetensors.torch.save_file(dict(state), path)
+def test_truncated_file(tmp_path: Path, state: Mapping[str, Tensor]) -> None:
+    path = save(tmp_path / "a.pth", state)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     assert "damaged" in refusal(path)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
-    assert "No such file" in refusal(tmp_path / "absent.pth")
-    assert "directory" in refusal(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("file", "arch", "aside"),
+    ("file", "arch", "twin"),
     [
-        ("resnet20-12fca82f.th", "cifar_resnet20", ("best_prec1",)),
-        ("resnet32-d509ac18.th", "cifar_resnet32", ("best_prec1",)),
-        ("resnet56-4bfd9763.th", "cifar_resnet56", ("best_prec1",)),
+        ("resnet20-12fca82f.th", "cifar_resnet20", "cifar_plain20"),
+        ("resnet32-d509ac18.th", "cifar_resnet32", "cifar_plain32"),
+        ("resnet56-4bfd9763.th", "cifar_resnet56", "cifar_plain56"),
     ],
 )
-def test_checkpoints_in_circulation(shared: Path, file: str, arch: str, aside: tuple[str, ...]) -> None:
+def test_checkpoints_in_circulation(shared: Path, file: str, arch: str, twin: str) -> None:
     checkpoint = read_checkpoint(shared / "checkpoints" / file)
-    assert (checkpoint.classes, checkpoint.aside) == (10, aside)
-    assert fitting_architectures(checkpoint) == [arch]
+    assert (checkpoint.classes, checkpoint.aside) == (10, ("best_prec1",))
+    assert fitting_architectures(checkpoint) == [arch, twin]
     assert load_network(checkpoint, arch).spec == get_spec(arch)

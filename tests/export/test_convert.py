@@ -14,16 +14,21 @@ from onnx import numpy_helper
 from rich.console import Console
 
 from export import convert as module
-from export import specs, train
+from export import train
 from export.checkpoints import CheckpointError
-from export.convert import IMAGENET_MEAN, IMAGENET_STD, InputOptions, Request, convert
+from export.convert import Request, convert
 from export.errors import ExportError
 from export.images import ImagesError
+from export.onnx_file import read_onnx
 from export.onnx_graph import Graph, export_graph
+from export.origins import Description
 from export.parity import ParityError
+from export.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputOptions
 from export.resnet import ResNet
 from model_store.manifest import Preprocessing
-from model_store.store import ModelStore, StoreError
+from model_store.store import ModelStore, StoredModel, StoreError
+
+from .origin_files import hugging_face_folder, lightning_checkpoint, onnx_file, save, timm_folder, torch_export_archive
 
 Pictures = Callable[..., Path]
 
@@ -105,10 +110,139 @@ def test_input_options_reach_the_graph(request_: Request, console: Console) -> N
     assert (spec.mean, spec.std) == (options.mean, options.std)
 
 
-@pytest.mark.parametrize(("size", "resize"), [(None, 256), (224, 256), (448, 512), (96, 109)])
-def test_imagenet_networks_crop_as_torchvision(size: int | None, resize: int) -> None:
-    spec = module._preprocessing(InputOptions(size=size), specs.SPECS["resnet50"], ours=False)
-    assert (spec.width, spec.resize) == (size or 224, resize)
+def test_caffe_style_preprocessing_reaches_the_graph(request_: Request, console: Console) -> None:
+    means = (103.939, 116.779, 123.68)
+    options = InputOptions(mean=means, std=(1.0, 1.0, 1.0), channel_order="bgr", value_range=(0.0, 255.0))
+    stored = convert(replace(request_, input=options), console)
+    spec = stored.manifest.preprocessing
+    assert spec.channel_order == "bgr"
+    assert spec.mean == pytest.approx([value / 255 for value in means])
+    assert spec.std == pytest.approx([1 / 255] * 3)
+    stored.verify()
+
+
+# Origins
+
+
+def published(stored: StoredModel) -> tuple[str, str, int]:
+    """Origin, architecture and classes of a model that is whole."""
+    stored.verify()
+    manifest = stored.manifest
+    assert manifest.variants[0].parity
+    assert manifest.variants[0].parity.passed
+    return manifest.source.origin, manifest.architecture.name, manifest.outputs.classes
+
+
+Write = Callable[[Path, ResNet], Path]
+
+
+def _prefixed(net: ResNet, prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + key: value for key, value in net.state_dict().items()}
+
+
+ORIGINS: dict[str, tuple[str, Write]] = {
+    "bare": ("pytorch", lambda path, net: save(path / "a.pth", net.state_dict())),
+    "DDP": ("pytorch", lambda path, net: save(path / "a.pth", {"model": _prefixed(net, "module.")})),
+    "EMA": (
+        "pytorch",
+        lambda path, net: save(
+            path / "a.pth", {"state_dict": {}, "model_ema": net.state_dict() | {"n_averaged": torch.tensor(3)}}
+        ),
+    ),
+    "bfloat16": (
+        "pytorch",
+        lambda path, net: save(path / "a.pth", {k: v.bfloat16() for k, v in net.state_dict().items() if v.ndim}),
+    ),
+    "lightning": ("lightning", lambda path, net: lightning_checkpoint(path / "a.ckpt", net.state_dict())),
+    "torch.export": ("torch.export", lambda path, net: torch_export_archive(path / "a.pt2", net, 16)),
+    "timm": (
+        "timm",
+        lambda path, net: timm_folder(path / "net", net.state_dict(), "tiny", input_size=[3, 16, 16], crop_pct=1.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ORIGINS)
+def test_every_origin_arrives_in_the_store(tmp_path: Path, tiny: ResNet, console: Console, name: str) -> None:
+    origin, write = ORIGINS[name]
+    request = Request(write(tmp_path, tiny), "net", tmp_path / "store", arch=None if name == "timm" else "tiny")
+    assert published(convert(request, console)) == (origin, "tiny", 7)
+    assert f"note: origin: {origin}" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_hugging_face_folder_needs_no_options(tmp_path: Path, console: Console) -> None:
+    stored = convert(Request(hugging_face_folder(tmp_path / "net"), "pets", tmp_path / "store"), console)
+    assert published(stored) == ("huggingface", "huggingface_resnet", 3)
+    assert stored.labels() == ("cat", "dog", "cow")
+    spec = stored.manifest.preprocessing
+    assert (spec.height, spec.resize, spec.interpolation, spec.mean) == (32, 40, "bicubic", (0.4, 0.5, 0.6))
+    assert stored.manifest.architecture.spec["depths"] == [1, 2]
+    assert stored.manifest.source.file == "net"
+    notes = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "note: labels: config.json" in notes
+    assert "from config.json" in notes
+
+
+def test_command_overrides_the_origin(tmp_path: Path, console: Console) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("a\nb\nc\n")
+    options = InputOptions(resize_mode="squash", interpolation="nearest")
+    folder = hugging_face_folder(tmp_path / "net")
+    stored = convert(Request(folder, "pets", tmp_path / "store", labels=labels, input=options), console)
+    assert stored.labels() == ("a", "b", "c")
+    spec = stored.manifest.preprocessing
+    assert (spec.height, spec.resize, spec.resize_mode, spec.interpolation) == (32, 32, "squash", "nearest")
+    assert "from the command and config.json" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_existing_onnx_file(tmp_path: Path, tiny: ResNet, console: Console) -> None:
+    path = onnx_file(tmp_path / "tiny.onnx", tiny, 16)
+    stored = convert(Request(path, "net", tmp_path / "store", onnx=True), console)
+    assert published(stored) == ("onnx", "onnx", 7)
+    manifest = stored.manifest
+    assert manifest.source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert manifest.outputs.cam
+    assert manifest.preprocessing.height == manifest.preprocessing.resize == 16
+    # PyTorch folds BatchNorm into the convolutions before it.
+    assert manifest.architecture.parameters == read_onnx(path).parameters > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"arch": "tiny"}, "--arch is for checkpoints"),
+        ({"origin": "timm"}, "--origin is for checkpoints"),
+        ({"weights": "model"}, "--weights is for checkpoints"),
+        ({"input": InputOptions(size=32)}, "its input is 16x16; --size 32 is not"),
+    ],
+)
+def test_options_that_an_onnx_file_does_not_take(
+    tmp_path: Path, tiny_onnx_net: Path, console: Console, change: dict[str, object], message: str
+) -> None:
+    request = Request(tiny_onnx_net, "net", tmp_path / "store", onnx=True)
+    with pytest.raises(ExportError, match=message):
+        convert(replace(request, **change), console)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tiny_onnx_net(tiny: ResNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return onnx_file(tmp_path_factory.mktemp("onnx") / "tiny.onnx", tiny, 16)
+
+
+def test_what_the_publisher_says_goes_before_the_file(request_: Request, console: Console) -> None:
+    about = Description(architecture="tiny", labels=tuple("abcdefg"), input=InputOptions(size=24), source="zoo/tiny")
+    stored = convert(replace(request_, arch=None, about=about, reference="zoo/tiny:V1"), console)
+    assert stored.labels() == tuple("abcdefg")
+    assert stored.manifest.preprocessing.height == 24
+    assert stored.manifest.source.file == "zoo/tiny:V1"
+
+
+def test_other_weights_of_the_checkpoint(request_: Request, tiny: ResNet, console: Console, tmp_path: Path) -> None:
+    zeros = {key: torch.zeros_like(value) for key, value in tiny.state_dict().items()}
+    path = save(tmp_path / "both.pth", {"student": tiny.state_dict(), "model": zeros})
+    convert(replace(request_, checkpoint=path, weights="student"), console)
+    with pytest.raises(CheckpointError, match="no state dict and no names under --weights teacher"):
+        convert(replace(request_, checkpoint=path, weights="teacher"), console)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +250,8 @@ def test_imagenet_networks_crop_as_torchvision(size: int | None, resize: int) ->
     [
         ({"arch": "resnet51"}, ExportError, "unknown architecture 'resnet51'"),
         ({"arch": "cifar_resnet20"}, CheckpointError, "does not fit cifar_resnet20"),
-        ({"arch": None}, ExportError, "name the architecture with --arch"),
+        ({"origin": "lightning"}, CheckpointError, "not of lightning: no 'pytorch-lightning_version'"),
+        ({"onnx": True, "arch": None}, ExportError, "not an ONNX file"),
         ({"name": "No Name"}, StoreError, "is no model name"),
         ({"name": "../up"}, StoreError, "is no model name"),
         ({"version": "v1"}, StoreError, "is no version"),
@@ -126,6 +261,7 @@ def test_imagenet_networks_crop_as_torchvision(size: int | None, resize: int) ->
         ({"input": InputOptions(size=32, resize=16)}, ExportError, "--resize 16 is less than --size 32"),
         ({"input": InputOptions(std=(0.0, 1.0, 1.0))}, ExportError, "--std"),
         ({"input": InputOptions(mean=(float("nan"), 1.0, 1.0))}, ExportError, "--mean"),
+        ({"input": InputOptions(value_range=(1.0, 0.0))}, ExportError, "value range"),
     ],
 )
 def test_wrong_request_leaves_nothing(

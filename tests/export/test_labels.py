@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from export.labels import CIFAR10, LabelsError, default_labels, read_labels, trained_labels
+from export.labels import CIFAR10, LabelsError, default_labels, origin_labels, read_labels
 
 
 @pytest.mark.parametrize("text", ["cat\ndog\n", "cat\ndog", "\ufeffcat\r\ndog\r\n", " cat \ndog\t\n"])
@@ -53,7 +53,10 @@ def test_defaults() -> None:
     assert default_labels(3, cifar=True).names == ("class 0", "class 1", "class 2")
 
 
-def test_labels_of_the_checkpoint_must_fit_it() -> None:
-    assert trained_labels(("a", "b"), 2, "x.pth").names == ("a", "b")
-    with pytest.raises(LabelsError, match=r"x\.pth: 2 labels"):
-        trained_labels(("a", "b"), 3, "x.pth")
+def test_labels_of_the_origin_must_fit_the_network() -> None:
+    labels = origin_labels(("a", " b "), 2, "x.pth: config.json", "config.json")
+    assert (labels.names, labels.source) == (("a", "b"), "config.json")
+    with pytest.raises(LabelsError, match=r"x\.pth: config\.json: 2 labels, but the network has 3 classes"):
+        origin_labels(("a", "b"), 3, "x.pth: config.json", "config.json")
+    with pytest.raises(LabelsError, match="line 2 is empty"):
+        origin_labels(("a", ""), 2, "x", "x")

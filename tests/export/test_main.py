@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from export import __main__ as program
 from export import specs
-from export.resnet import ResNet, build
+from export.networks import build
+from export.resnet import ResNet
 from model_store.store import ModelStore
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_interruption(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(program, "convert", interrupted)
+    monkeypatch.setattr("export.commands.model.convert", interrupted)
     result = run(weights, "--arch", "tiny", "--name", "a", "--store", tmp_path / "store")
     assert result.exit_code == 130
     assert "interrupted" in result.stderr
@@ -144,6 +145,9 @@ def test_as_a_program(tmp_path: Path) -> None:
     done = export("--arch", "cifar_resnet20", "--name", "net")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
+        "note: origin: pytorch",
+        "note: input: 32x32, the centre, shorter side 32, bilinear, mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225; "
+        "from what is usual for the network",
         "note: labels: the names of CIFAR-10",
         "exporting cifar_resnet20 with 10 classes",
     ]

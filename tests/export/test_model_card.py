@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from export.checkpoints import Training
 from export.labels import CIFAR10
-from export.model_card import CardNotes, render_card
+from export.model_card import CardNotes, render_card, renew_card
 from model_store.manifest import (
     Accuracy,
     Architecture,
     ClassActivationMap,
     File,
+    Gate,
     Manifest,
     Outputs,
     Parity,
     Preprocessing,
+    Quantization,
     Source,
     Variant,
 )
@@ -88,3 +91,109 @@ def test_labels_cannot_write_markup() -> None:
     labels = ("<script>", "a|b", "[x](y)")
     card = render_card(manifest(None), labels, None, CardNotes())
     assert r"\<script\>, a\|b, \[x\](y)" in card
+
+
+def test_a_network_with_logits_alone() -> None:
+    bare = manifest(None).model_copy(update={"outputs": Outputs(classes=10, embedding=None, cam=None)})
+    assert "- Outputs: 10 logits\n" in render_card(bare, CIFAR10, None, CardNotes())
+
+
+def test_a_squashed_input_is_not_called_a_crop() -> None:
+    base = manifest(None)
+    squashed = base.preprocessing.model_copy(update={"resize_mode": "squash", "channel_order": "bgr"})
+    card = render_card(base.model_copy(update={"preprocessing": squashed}), CIFAR10, None, CardNotes())
+    assert "The whole image is resized to 32x32 pixels" in card
+    assert "of values from 0 to 1 in the order BGR" in card
+    assert "the middle" not in card
+
+
+# Other precisions
+
+
+def with_int8(gate: Gate, source: str = "train.zip", float_nodes: Sequence[str] = ()) -> Manifest:
+    base = manifest(ACCURACY)
+    how = Quantization(
+        method="percentile", calibration_images=512, calibration_source=source, float_nodes=list(float_nodes)
+    )
+    report = File(file="report.int8.html", sha256=SHA, bytes=5)
+    variant = Variant(
+        file="model.int8.onnx",
+        sha256=SHA,
+        bytes=300_000,
+        precision="int8",
+        quantization=how,
+        gate=gate,
+        report=report,
+    )
+    return base.model_copy(update={"version": "3", "variants": [*base.variants, variant]})
+
+
+def a_gate(**changes: object) -> Gate:
+    values: dict[str, object] = {
+        "rule": "accuracy",
+        "passed": True,
+        "images": 10_000,
+        "image_source": "test.zip",
+        "top1_agreement": 0.9865,
+        "accuracy": 0.8749,
+        "baseline_accuracy": 0.8764,
+        "max_accuracy_drop": 0.005,
+        "min_agreement": 0.98,
+        "max_absolute_error": 1.5,
+    }
+    return Gate.model_validate(values | changes)
+
+
+def row(card: str, start: str) -> list[str]:
+    (line,) = [line for line in card.splitlines() if line.startswith(f"| {start} | `")]
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_a_gated_variant_is_shown_with_its_figures() -> None:
+    card = render_card(with_int8(a_gate()), CIFAR10, None, CardNotes())
+    section = card.split("## Other precisions")[1]
+    assert row(section, "int8") == [
+        "int8",
+        "`model.int8.onnx`, 0.3 MB",
+        "percentile, 512 images from train.zip",
+        "10,000 from test.zip",
+        "98.65%",
+        "87.49% (fp32: 87.64%)",
+        "passed, by accuracy",
+        "[page](report.int8.html)",
+    ]
+    assert "int8" not in card.split("## Parity with PyTorch")[1].split("##")[0]
+
+
+def test_an_ungated_variant_is_shown_as_such() -> None:
+    gate = a_gate(rule="off", passed=False, accuracy=None, baseline_accuracy=None)
+    card = render_card(with_int8(gate, float_nodes=["a", "b"]), CIFAR10, None, CardNotes())
+    found = row(card, "int8")
+    assert found[2] == "percentile, 512 images from train.zip, 2 nodes kept in fp32"
+    assert found[5:7] == ["not measured", "**ungated**"]
+
+
+def test_sources_of_images_cannot_write_markdown() -> None:
+    card = render_card(with_int8(a_gate(), source="a|b](http://x)"), CIFAR10, None, CardNotes())
+    assert "a\\|b\\](http://x)" in card
+
+
+def test_without_other_precisions_there_is_no_such_section() -> None:
+    assert "Other precisions" not in render_card(manifest(ACCURACY), CIFAR10, None, CardNotes())
+
+
+def test_a_later_version_keeps_what_only_its_maker_knew() -> None:
+    training = Training({"arch": "cifar_resnet20", "epochs": 3}, 3, CIFAR10)
+    first = render_card(manifest(ACCURACY), CIFAR10, training, CardNotes("Toys.", ("Never at night.",)))
+    second = renew_card(first, with_int8(a_gate()), CIFAR10)
+    assert second.startswith("# cifar, version 3\n")
+    assert second.split("## Training")[1].split("\n## ")[0] == first.split("## Training")[1].split("\n## ")[0]
+    assert "Never at night." in second
+    assert "## Other precisions" in second
+    assert renew_card(second, with_int8(a_gate()), CIFAR10) == second
+
+
+def test_a_card_without_sections_is_written_anew() -> None:
+    model = with_int8(a_gate())
+    for previous in ("", "just text", "# title\n"):
+        assert renew_card(previous, model, CIFAR10) == render_card(model, CIFAR10, None, CardNotes())

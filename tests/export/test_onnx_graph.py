@@ -11,8 +11,9 @@ import pytest
 import torch
 from onnx import TensorProto, external_data_helper
 
+from export.networks import build
 from export.onnx_graph import OPSET, Graph, GraphError, check_graph, export_graph
-from export.resnet import ResNet, build
+from export.resnet import ResNet
 
 from .conftest import TINY, TINY_INPUT
 
@@ -81,6 +82,20 @@ def test_fewer_classes_than_maps() -> None:
     assert graph.outputs.cam.k == 2
 
 
+def test_channels_the_other_way_round(tiny: ResNet, tmp_path: Path) -> None:
+    spec = TINY_INPUT.model_copy(update={"channel_order": "bgr"})
+    path = tmp_path / "bgr.onnx"
+    export_graph(tiny, spec).save(path)
+    images = pixels(3)
+    logits = ort.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["logits"], {"image": images})[0]
+    # ``mean`` and ``std`` are in the order of the network's channels.
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (spec.mean, spec.std))
+    with torch.inference_mode():
+        bgr = torch.from_numpy(np.ascontiguousarray(images[..., ::-1])).permute(0, 3, 1, 2)
+        expected = tiny((bgr / 255 - mean) / std)
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+
+
 def broken(graph: Graph) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
@@ -99,6 +114,15 @@ def test_missing_output_is_refused(tiny_graph: Graph) -> None:
     del model.graph.output[2]
     with pytest.raises(GraphError, match="the service expects"):
         check_graph(model, TINY_INPUT, tiny_graph.outputs)
+
+
+def test_outputs_that_the_manifest_does_not_name_are_refused(tiny_graph: Graph) -> None:
+    outputs = tiny_graph.outputs.model_copy(update={"embedding": None, "cam": None})
+    with pytest.raises(GraphError, match="the service expects"):
+        check_graph(tiny_graph.model, TINY_INPUT, outputs)
+    model = broken(tiny_graph)
+    del model.graph.output[1:]
+    check_graph(model, TINY_INPUT, outputs)
 
 
 def test_invalid_graph_is_refused(tiny_graph: Graph) -> None:

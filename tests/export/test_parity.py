@@ -20,6 +20,7 @@ from export.parity import (
     Limits,
     ParityError,
     Pixels,
+    Reference,
     Verdict,
     agreement,
     compare,
@@ -130,6 +131,28 @@ def test_file_without_maps_is_compared_without_them(tiny: ResNet, tiny_onnx: Pat
     found = verdict(tiny, lambda pixels: replace(run(pixels), cam=None), console)
     assert found.parity.passed
     assert found.errors.cam == 0.0
+
+
+def test_reference_without_embedding_is_compared_by_logits(tiny: ResNet, tiny_onnx: Path, console: Console) -> None:
+    reference = torch_reference(tiny, TINY_INPUT)
+
+    def logits_alone(pixels: Pixels) -> Reference:
+        return replace(reference(pixels), embedding=None, maps=None, bias=None)
+
+    found = measure(seeded_images(TINY_INPUT), logits_alone, onnx_runner(tiny_onnx), LABELS, console)
+    assert found.parity.passed
+    assert (found.errors.embedding, found.errors.cam) == (0.0, 0.0)
+
+
+def test_channel_order_is_part_of_the_reference(tiny: ResNet, tiny_onnx: Path, console: Console) -> None:
+    bgr = TINY_INPUT.model_copy(update={"channel_order": "bgr"})
+    found = measure(seeded_images(bgr), torch_reference(tiny, bgr), onnx_runner(tiny_onnx), LABELS, console)
+    assert any("logits differ" in reason for reason in found.reasons)
+
+
+def test_file_that_fails_while_it_runs(tiny_onnx: Path) -> None:
+    with pytest.raises(ParityError, match="cannot run the file on 2 images"):
+        onnx_runner(tiny_onnx)(np.zeros((2, 15, 16, 3), np.uint8))
 
 
 def test_ties_are_no_disagreement() -> None:

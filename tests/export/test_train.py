@@ -10,8 +10,19 @@ import pytest
 import torch
 from rich.console import Console
 
-from export.checkpoints import load_network, read_checkpoint
-from export.train import Recipe, TrainingError, accuracy, augment, learning_rate, load_dataset, run_training, train
+from export.checkpoints import read_checkpoint
+from export.fitting import load_network
+from export.train import (
+    History,
+    Recipe,
+    TrainingError,
+    accuracy,
+    augment,
+    learning_rate,
+    load_dataset,
+    run_training,
+    train,
+)
 
 RECIPE = Recipe(epochs=2, batch_size=8)
 Pictures = Callable[..., Path]
@@ -104,6 +115,57 @@ def test_interrupted_training_goes_on_as_if_it_was_not(
     resumed = train(RECIPE, data, tmp_path / "parts.pth", console)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_history_is_kept_over_an_interruption(folder: Path, tmp_path: Path, console: Console) -> None:
+    data = load_dataset(folder, 32, console)
+    seen: list[list[int]] = []
+
+    def stop_after_the_first(history: History) -> None:
+        seen.append([record.epoch for record in history])
+        if history and len(seen) == 2:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "a.pth"
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, data, out, console, data, on_epoch=stop_after_the_first)
+    train(RECIPE, data, out, console, data, on_epoch=stop_after_the_first)
+    assert seen == [[], [1], [1], [1, 2]]
+
+
+def test_history_says_what_the_epochs_gave(folder: Path, tmp_path: Path, console: Console) -> None:
+    data = load_dataset(folder, 32, console)
+    found: list[History] = []
+    net = train(replace(RECIPE, epochs=3), data, tmp_path / "a.pth", console, data, 2, found.append)
+    first, second, last = found[-1]
+    assert first.validation_error is None
+    assert second.validation_error is not None
+    assert last.validation_error == pytest.approx(1 - accuracy(net, data))
+    assert all(0 <= record.training_error <= 1 and record.loss > 0 for record in found[-1])
+
+
+def test_checkpoint_without_a_history_is_resumed(folder: Path, tmp_path: Path, console: Console) -> None:
+    """As written before there was one."""
+    data = load_dataset(folder, 32, console)
+    out = tmp_path / "a.pth"
+
+    def stop(history: History) -> None:
+        if history:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(RECIPE, data, out, console, on_epoch=stop)
+    state = torch.load(out, weights_only=True)
+    del state["history"]
+    torch.save(state, out)
+    found: list[History] = []
+    train(RECIPE, data, out, console, on_epoch=found.append)
+    assert [record.epoch for record in found[-1]] == [2]
+
+
+def test_part_of_a_dataset_has_every_class(folder: Path, console: Console) -> None:
+    data = load_dataset(folder, 32, console, count=4)
+    assert data.targets.tolist() == [0, 0, 1, 1]
 
 
 def test_checkpoint_is_read_back_by_the_exporter(folder: Path, tmp_path: Path, console: Console) -> None:

@@ -15,11 +15,14 @@ from model_store.manifest import (
     Architecture,
     ClassActivationMap,
     File,
+    Gate,
     Manifest,
     ManifestError,
     Outputs,
     Parity,
+    Precision,
     Preprocessing,
+    Quantization,
     Source,
     Variant,
     check_name,
@@ -67,7 +70,34 @@ def a_manifest() -> dict[str, Any]:
                     "passed": True,
                     "accuracy": {"pytorch": 0.9, "exported": 0.9, "by_class": {"cat": 0.5}},
                 },
-            }
+            },
+            {
+                "file": "int8.onnx",
+                "sha256": HASH,
+                "bytes": 300,
+                "precision": "int8",
+                "quantization": {
+                    "method": "minmax",
+                    "calibration_images": 512,
+                    "calibration_source": "train.zip",
+                    "float_nodes": ["conv_1"],
+                },
+                "gate": {
+                    "rule": "accuracy",
+                    "passed": True,
+                    "images": 100,
+                    "image_source": "test.zip",
+                    "top1_agreement": 0.95,
+                    "accuracy": 0.896,
+                    "baseline_accuracy": 0.9,
+                    "max_accuracy_drop": 0.005,
+                    "min_agreement": 0.98,
+                    "max_absolute_error": 0.5,
+                    "by_class": {"cat": 0.5},
+                    "baseline_by_class": {"cat": 0.6},
+                },
+                "report": {"file": "report.html", "sha256": HASH, "bytes": 5},
+            },
         ],
     }
 
@@ -98,8 +128,9 @@ def test_a_valid_manifest_loads(tmp_path: Path) -> None:
     assert manifest.preprocessing.std == (0.2, 0.2, 0.2)
     assert manifest.outputs.cam == ClassActivationMap(k=5, height=8, width=8)
     assert manifest.variant("fp32") is manifest.variants[0]
-    assert manifest.variant("int8") is None
-    assert [file.file for file in manifest.files] == ["labels.txt", "fp32.onnx"]
+    assert manifest.variant("int8") is manifest.variants[1]
+    assert manifest.variant("fp16") is None
+    assert [file.file for file in manifest.files] == ["labels.txt", "fp32.onnx", "int8.onnx", "report.html"]
 
 
 def test_a_manifest_is_frozen(tmp_path: Path) -> None:
@@ -110,6 +141,7 @@ def test_a_manifest_is_frozen(tmp_path: Path) -> None:
 
 _PARTS = ["", "architecture", "source", "preprocessing", "labels", "outputs", "outputs.cam", "variants.0"]
 _PARTS += ["variants.0.parity", "variants.0.parity.accuracy"]
+_PARTS += ["variants.1", "variants.1.quantization", "variants.1.gate", "variants.1.report"]
 
 
 @pytest.mark.parametrize("part", _PARTS)
@@ -146,7 +178,7 @@ def test_a_missing_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
         ("created", "yesterday"),
         ("opset", 0),
         ("architecture.parameters", 0),
-        ("architecture.spec", {"x": None}),
+        ("architecture.spec", [1]),
         ("source.sha256", "abc"),
         ("source.sha256", HASH.upper()),
         ("source.sha256", HASH + "\n"),
@@ -155,6 +187,8 @@ def test_a_missing_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
         ("preprocessing.height", 8.5),
         ("preprocessing.resize", -1),
         ("preprocessing.interpolation", "box"),
+        ("preprocessing.resize_mode", "longest"),
+        ("preprocessing.channel_order", "grb"),
         ("preprocessing.mean", [0.5, 0.5]),
         ("preprocessing.mean", [0.5] * 4),
         ("preprocessing.std", [0.2, 0.0, 0.2]),
@@ -167,6 +201,7 @@ def test_a_missing_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
         ("labels.file", ""),
         ("labels.bytes", 0),
         ("outputs.classes", 0),
+        ("outputs.embedding", 0),
         ("outputs.cam.k", 11),
         ("variants", []),
         ("variants.0.precision", "fp8"),
@@ -175,6 +210,13 @@ def test_a_missing_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
         ("variants.0.parity.max_absolute_error", -0.1),
         ("variants.0.parity.images", 0),
         ("variants.0.parity.accuracy.pytorch", 2),
+        ("variants.1.quantization.method", "guess"),
+        ("variants.1.quantization.calibration_images", 0),
+        ("variants.1.gate.rule", "none"),
+        ("variants.1.gate.images", 0),
+        ("variants.1.gate.max_absolute_error", -1),
+        ("variants.1.gate.by_class", {"cat": 1.1}),
+        ("variants.1.report.file", "../report.html"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(tmp_path: Path, place: str, value: Any) -> None:
@@ -190,6 +232,7 @@ def test_a_wrong_value_is_refused_by_name(tmp_path: Path, place: str, value: Any
     [
         ("variants.0.parity.passed", "yes"),
         ("variants.0.parity.passed", 1),
+        ("variants.1.gate.passed", "yes"),
         ("variants.0.bytes", "1000"),
         ("preprocessing.height", "32"),
         ("preprocessing.mean", ["0.5", "0.5", "0.5"]),
@@ -211,9 +254,72 @@ def test_numbers_must_be_finite(tmp_path: Path, number: str) -> None:
 
 def test_two_variants_of_one_precision_are_refused(tmp_path: Path) -> None:
     manifest = a_manifest()
-    manifest["variants"] *= 2
+    manifest["variants"] = manifest["variants"][:1] * 2
     with pytest.raises(ManifestError, match="same precision"):
         load_manifest(written(tmp_path, manifest))
+
+
+@pytest.mark.parametrize(
+    ("variant", "part", "message"),
+    [
+        (0, "parity", "needs its parity report"),
+        (1, "gate", "needs its gate report"),
+        (1, "quantization", "how it was quantized"),
+    ],
+)
+def test_a_variant_without_its_report_is_refused(tmp_path: Path, variant: int, part: str, message: str) -> None:
+    manifest = a_manifest()
+    del manifest["variants"][variant][part]
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(written(tmp_path, manifest))
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        ({"rule": "off"}, "off cannot have been passed"),
+        ({"accuracy": 0.8949}, "dropped by more"),
+        ({"rule": "agreement"}, "agreement is below"),
+        ({"accuracy": None, "baseline_accuracy": None}, "needs both accuracies"),
+        ({"accuracy": None}, "go together"),
+        ({"passed": False, "baseline_accuracy": None}, "go together"),
+    ],
+)
+def test_a_gate_that_claims_more_than_its_figures_is_refused(
+    tmp_path: Path, gate: dict[str, Any], message: str
+) -> None:
+    manifest = a_manifest()
+    manifest["variants"][1]["gate"] |= gate
+    with pytest.raises(ManifestError, match=message):
+        load_manifest(written(tmp_path, manifest))
+
+
+@pytest.mark.parametrize(
+    ("gate", "gated"),
+    [
+        ({}, True),
+        ({"accuracy": 0.895}, True),  # 0.9 - 0.895 is a little more than 0.005 in floating point
+        ({"rule": "agreement", "top1_agreement": 0.98}, True),
+        ({"passed": False}, False),
+        ({"passed": False, "rule": "off"}, False),
+    ],
+)
+def test_gated_is_what_a_gate_admitted(tmp_path: Path, gate: dict[str, Any], gated: bool) -> None:
+    values = a_manifest()
+    values["variants"][1]["gate"] |= gate
+    manifest = load_manifest(written(tmp_path, values))
+    assert [variant.gated for variant in manifest.variants] == [True, gated]
+
+
+def test_a_failed_parity_is_not_gated(tmp_path: Path) -> None:
+    manifest = load_manifest(written(tmp_path, changed("variants.0.parity.passed", False)))
+    assert not manifest.variants[0].gated
+
+
+def test_a_manifest_from_before_the_gate_loads(tmp_path: Path) -> None:
+    manifest = a_manifest()
+    del manifest["variants"][1]
+    assert load_manifest(written(tmp_path, manifest)).variants[0].gated
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "labels.txt"])
@@ -304,6 +410,36 @@ _PARITIES = st.builds(
 )
 
 
+_GATES = st.builds(
+    Gate,
+    rule=st.sampled_from(["accuracy", "agreement", "off"]),
+    passed=st.just(False),
+    images=_POSITIVE,
+    image_source=_TEXT,
+    top1_agreement=_SHARES,
+    accuracy=_SHARES,
+    baseline_accuracy=_SHARES,
+    max_accuracy_drop=_SHARES,
+    min_agreement=_SHARES,
+    max_absolute_error=st.floats(0, 1e30),
+    by_class=st.dictionaries(_TEXT, _SHARES, max_size=3),
+)
+_QUANTIZATIONS = st.builds(
+    Quantization,
+    method=st.sampled_from(["minmax", "entropy", "percentile"]),
+    calibration_images=_POSITIVE,
+    calibration_source=_TEXT,
+    float_nodes=st.lists(_TEXT, max_size=2),
+)
+
+
+def variants(file: str, precision: Precision) -> st.SearchStrategy[Variant]:
+    reports = {"parity": _PARITIES} if precision == "fp32" else {"quantization": _QUANTIZATIONS, "gate": _GATES}
+    return st.builds(
+        Variant, file=st.just(file), sha256=_HASHES, bytes=_POSITIVE, precision=st.just(precision), **reports
+    )
+
+
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
     classes = draw(_POSITIVE)
@@ -324,17 +460,16 @@ def manifests(draw: st.DrawFn) -> Manifest:
             height=draw(st.integers(1, 4096)),
             width=draw(st.integers(1, 4096)),
             resize=draw(st.integers(1, 8192)),
+            resize_mode=draw(st.sampled_from(["shorter", "squash"])),
             interpolation=draw(st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"])),
+            channel_order=draw(st.sampled_from(["rgb", "bgr"])),
             mean=draw(st.tuples(_FINITE, _FINITE, _FINITE)),
             std=draw(st.tuples(*[st.floats(1e-9, 1e9)] * 3)),
         ),
         labels=File(file=files[0], sha256=draw(_HASHES), bytes=draw(_POSITIVE)),
-        outputs=Outputs(classes=classes, embedding=draw(_POSITIVE), cam=cam),
+        outputs=Outputs(classes=classes, embedding=draw(st.none() | _POSITIVE), cam=cam),
         opset=draw(_POSITIVE),
-        variants=[
-            Variant(file=file, sha256=draw(_HASHES), bytes=draw(_POSITIVE), precision=precision, parity=draw(_PARITIES))
-            for file, precision in zip(files[1:], precisions, strict=True)
-        ],
+        variants=[draw(variants(file, precision)) for file, precision in zip(files[1:], precisions, strict=True)],
     )
 
 

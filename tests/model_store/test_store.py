@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.manifest import MANIFEST_FILE, Manifest
+from model_store.manifest import MANIFEST_FILE, Manifest, Variant
 from model_store.store import (
     EMBEDDED_MODELS,
     LABELS_FILE,
@@ -31,6 +31,7 @@ def stage(folder: Path, name: str = "tiny", version: str = "1", labels: bytes = 
     (folder / LABELS_FILE).write_bytes(labels)
     values = a_manifest() | {"name": name, "version": version} | changes
     values["labels"] = describe_file(folder / LABELS_FILE).model_dump()
+    values["variants"] = values["variants"][:1]
     values["variants"][0] |= describe_file(folder / "fp32.onnx").model_dump()
     return Manifest.model_validate_json(json.dumps(values))
 
@@ -81,6 +82,47 @@ def test_a_variant_without_parity_is_not_published(store: ModelStore) -> None:
         with pytest.raises(StoreError, match=r"fp32\.onnx: its parity"):
             store.publish(staged, manifest.model_copy(update={"variants": variants}))
     assert entries(store.root) == []
+
+
+def staged_int8(folder: Path, **gate: Any) -> Manifest:
+    """The model above with an int8 variant and its report beside it; ``gate`` changes what the gate says."""
+    manifest = stage(folder)
+    (folder / "int8.onnx").write_bytes(b"int8")
+    (folder / "report.html").write_bytes(b"<html>")
+    int8 = a_manifest()["variants"][1]
+    int8 |= describe_file(folder / "int8.onnx").model_dump()
+    int8["gate"] |= gate
+    int8["report"] = describe_file(folder / "report.html").model_dump()
+    variant = Variant.model_validate_json(json.dumps(int8))
+    return manifest.model_copy(update={"variants": [*manifest.variants, variant]})
+
+
+@pytest.mark.parametrize("gate", [{}, {"rule": "off", "passed": False}], ids=["passed", "ungated"])
+def test_a_variant_that_passed_or_says_that_it_is_ungated_is_published(store: ModelStore, gate: dict[str, Any]) -> None:
+    with store.staging() as staged:
+        store.publish(staged, staged_int8(staged, **gate))
+    found = store.resolve("tiny")
+    found.verify()
+    variant = found.manifest.variant("int8")
+    assert variant
+    assert variant.gated == (not gate)
+
+
+@pytest.mark.parametrize("rule", ["accuracy", "agreement"])
+def test_a_variant_that_did_not_pass_its_gate_is_not_published(store: ModelStore, rule: str) -> None:
+    with store.staging() as staged:
+        manifest = staged_int8(staged, rule=rule, passed=False)
+        with pytest.raises(StoreError, match=rf"int8\.onnx: it did not pass the {rule} gate"):
+            store.publish(staged, manifest)
+    assert entries(store.root) == []
+
+
+def test_a_changed_report_is_noticed(store: ModelStore) -> None:
+    with store.staging() as staged:
+        stored = store.publish(staged, staged_int8(staged))
+    (stored.folder / "report.html").write_bytes(b"<HTML>")
+    with pytest.raises(StoreError, match=r"report\.html"):
+        stored.verify()
 
 
 @pytest.mark.parametrize(

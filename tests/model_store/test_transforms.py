@@ -141,6 +141,31 @@ def test_a_rectangular_crop() -> None:
     assert np.abs(to_tensor(image, spec).astype(int) - reference(image, spec)).max() <= 1
 
 
+def squashed(resize: int, height: int, width: int) -> Preprocessing:
+    return a_spec(resize, height, width).model_copy(update={"resize_mode": "squash"})
+
+
+@given(width=SIDES, height=SIDES, crop_width=st.integers(1, 48), crop_height=st.integers(1, 48), seed=st.integers(0, 9))
+def test_squash_takes_the_whole_image(width: int, height: int, crop_width: int, crop_height: int, seed: int) -> None:
+    spec = squashed(min(crop_width, crop_height), crop_height, crop_width)
+    image = noise(width, height, seed)
+    assert crop_box(width, height, spec) == (0, 0, width, height)
+    assert np.array_equal(
+        to_tensor(image, spec), np.asarray(image.resize((crop_width, crop_height), FILTERS["bilinear"]))
+    )
+
+
+@given(width=SIDES, height=SIDES, crop=st.integers(1, 48), extra=st.integers(0, 24), seed=st.integers(0, 9))
+def test_squash_and_cut(width: int, height: int, crop: int, extra: int, seed: int) -> None:
+    """timm's squash with a crop below 1: both sides to ``resize``, then the centre."""
+    image = noise(width, height, seed)
+    tensor = to_tensor(image, squashed(crop + extra, crop, crop))
+    start = round(extra / 2)
+    whole = image.resize((crop + extra, crop + extra), FILTERS["bilinear"])
+    expected = np.asarray(whole.crop((start, start, start + crop, start + crop)))
+    assert np.abs(tensor.astype(int) - expected).max() <= 2
+
+
 def test_an_image_of_the_right_size_is_not_resampled() -> None:
     image = noise(32, 32)
     assert np.array_equal(to_tensor(image, a_spec(32, 32, 32, "lanczos")), np.asarray(image))

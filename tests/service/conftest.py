@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,13 +20,17 @@ from PIL import Image
 
 from model_store.manifest import (
     Architecture,
+    Gate,
     Manifest,
     Outputs,
     Parity,
+    Precision,
     Preprocessing,
+    Quantization,
     Source,
     Variant,
 )
+from model_store.reports import GateRule
 from model_store.store import LABELS_FILE, ModelStore, StoredModel, describe_file
 from service.config import Settings
 from service.metrics import Metrics
@@ -81,6 +86,19 @@ def a_parity(passed: bool = True) -> Parity:
     )
 
 
+def a_gate(rule: GateRule = "agreement", passed: bool = True) -> Gate:
+    return Gate(
+        rule=rule,
+        passed=passed,
+        images=4,
+        image_source="made up",
+        top1_agreement=1.0,
+        max_accuracy_drop=0.005,
+        min_agreement=0.98,
+        max_absolute_error=0.0,
+    )
+
+
 def a_spec(**changes: Any) -> Preprocessing:
     values = {"height": SIDE, "width": SIDE, "resize": SIDE, "mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)}
     return Preprocessing(**(values | changes))
@@ -93,14 +111,21 @@ def publish_tiny(
     model: TinyModel | None = None,
     proto: Any = None,
     classes: int | None = None,
+    others: Mapping[Precision, tuple[TinyModel, Gate]] = MappingProxyType({}),
 ) -> StoredModel:
-    """Put ``model`` into the store at ``root`` as a real export would."""
+    """Put ``model`` into the store at ``root`` as a real export would; ``others`` beside it, float inside though."""
     model = model or TinyModel()
     store = ModelStore(root)
     with store.staging() as staged:
         onnx.save(proto or model.proto(), staged / "fp32.onnx")
         (staged / LABELS_FILE).write_text("\n".join(model.labels) + "\n", encoding="utf-8")
         file = describe_file(staged / "fp32.onnx")
+        variants = [Variant(precision="fp32", parity=a_parity(), **file.model_dump())]
+        how = Quantization(method="minmax", calibration_images=1, calibration_source="made up", float_nodes=[])
+        for precision, (other, gate) in others.items():
+            onnx.save(other.proto(), staged / f"{precision}.onnx")
+            file = describe_file(staged / f"{precision}.onnx")
+            variants.append(Variant(precision=precision, quantization=how, gate=gate, **file.model_dump()))
         manifest = Manifest(
             name=name,
             version=version,
@@ -111,7 +136,7 @@ def publish_tiny(
             labels=describe_file(staged / LABELS_FILE),
             outputs=Outputs(classes=classes or len(model.labels), embedding=3, cam=None),
             opset=17,
-            variants=[Variant(precision="fp32", parity=a_parity(), **file.model_dump())],
+            variants=variants,
         )
         return store.publish(staged, manifest)
 

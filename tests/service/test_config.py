@@ -33,6 +33,7 @@ def test_defaults() -> None:
     assert found.store.model_store == EMBEDDED_MODELS
     assert found.store.models == ()
     assert found.inference.provider == "auto"
+    assert found.inference.precision == "auto"
     assert found.decode.image_formats == ("jpeg", "png", "webp")
     assert found.server.run_dir is None
 
@@ -53,6 +54,8 @@ def test_other_variables_are_none_of_ours() -> None:
         ("store", "models", "a, b@2 ,c@10", (("a", None), ("b", "2"), ("c", "10"))),
         ("store", "models", "a,,b,", (("a", None), ("b", None))),
         ("inference", "provider", "cuda", "cuda"),
+        ("inference", "precision", "auto", "auto"),
+        ("inference", "precision", "fp16", "fp16"),
         ("inference", "slots", "auto", "auto"),
         ("inference", "slots", "3", 3),
         ("inference", "max_batch", "256", 256),
@@ -90,6 +93,9 @@ def test_values_that_are_taken(group: str, name: str, text: str, value: Any) -> 
         ("provider", "tensorrt"),
         ("provider", "CUDA"),
         ("provider", ""),
+        ("precision", "bf16"),
+        ("precision", "INT8"),
+        ("precision", ""),
         ("slots", "0"),
         ("slots", "257"),
         ("slots", "-1"),

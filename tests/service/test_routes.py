@@ -241,6 +241,7 @@ def test_models_are_described(tiny_root: Path, tiny: TinyModel) -> None:
     assert model["classes"] == CLASSES
     assert model["input"] == {"height": 8, "width": 8}
     assert (model["provider"], model["precision"], model["architecture"]) == ("cpu", "fp32", "tiny")
+    assert model["gated"] is True
     assert len(model["sha256"]) == 64
 
 

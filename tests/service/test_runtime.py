@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from model_store.reports import GateRule
 from model_store.store import StoredModel, StoreError
 from service import runtime as module
 from service.config import Settings
@@ -17,7 +18,17 @@ from service.metrics import Metrics
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime, StartError, check_start, chosen_models
 from service.workers import Workers
-from tests.service.conftest import TinyModel, a_png, eventually, expected, publish_tiny, serving, some_settings, turns
+from tests.service.conftest import (
+    TinyModel,
+    a_gate,
+    a_png,
+    eventually,
+    expected,
+    publish_tiny,
+    serving,
+    some_settings,
+    turns,
+)
 
 
 def names(models: list[StoredModel]) -> list[tuple[str, str]]:
@@ -98,6 +109,36 @@ def test_a_provider_that_cannot_be_had_stops_the_start(tiny_root: Path, monkeypa
 
 def test_a_good_configuration_passes(tiny_root: Path) -> None:
     check_start(some_settings(tiny_root))
+
+
+def test_a_precision_that_a_model_lacks_stops_the_start(tiny_root: Path) -> None:
+    with pytest.raises(StartError, match="no int8 variant"):
+        check_start(some_settings(tiny_root, precision="int8"))
+
+
+@pytest.mark.parametrize(("rule", "precision"), [("off", "fp32"), ("agreement", "int8")])
+def test_what_runs_is_told(tmp_path: Path, rule: GateRule, precision: str, caplog: pytest.LogCaptureFixture) -> None:
+    publish_tiny(tmp_path, others={"int8": (TinyModel(seed=1), a_gate(rule, passed=rule != "off"))})
+
+    async def use(runtime: Runtime) -> None:
+        assert runtime.models[0].session.variant.precision == precision
+        assert f'precision="{precision}"'.encode() in runtime.metrics.page()
+
+    with caplog.at_level("INFO", "service.runtime"):
+        serving(some_settings(tmp_path), use)
+    assert f"model tiny version 1: cpu, {precision}" in caplog.text
+    assert "ungated" not in caplog.text
+
+
+def test_an_ungated_variant_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    publish_tiny(tmp_path, others={"int8": (TinyModel(seed=1), a_gate("off", passed=False))})
+
+    async def use(runtime: Runtime) -> None:
+        assert runtime.models[0].session.variant.precision == "int8"
+
+    serving(some_settings(tmp_path, precision="int8"), use)
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("model tiny version 1: its int8 variant is ungated")
 
 
 # Finding

@@ -1,0 +1,167 @@
+"""``python -m export quantize MODEL``: an int8 or fp16 variant, published if it is as good as fp32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import click
+from rich.console import Console
+
+from export.candidates import FALLBACKS, Rules
+from export.gate import Thresholds
+from export.variant import VariantRequest, make_variant
+from model_store.reports import CalibrationMethod, Gate, Quantization
+from model_store.store import EMBEDDED_MODELS, StoredModel
+
+_AUTO = "auto"
+
+
+class _Layers(click.ParamType[int | None]):
+    """A number of layers, or ``auto`` (as None)."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        return None if value in (None, _AUTO) else click.IntRange(min=0).convert(value, param, ctx)
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR_OR_ZIP",
+    help="Images like those that will be served; the ranges of the feature maps are taken from them.",
+)
+@click.option(
+    "--validate",
+    type=click.Path(path_type=Path),
+    metavar="DIR_OR_ZIP",
+    help="Images for the gate, best in a folder a label. Without it, what calibration left over.",
+)
+@click.option("--precision", type=click.Choice(["int8", "fp16"]), default="int8", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(get_args(CalibrationMethod)),
+    default=VariantRequest.method,
+    show_default=True,
+    help="How int8 ranges are chosen.",
+)
+@click.option(
+    "--calibration-images",
+    type=click.IntRange(1, 100_000),
+    default=VariantRequest.calibration_images,
+    show_default=True,
+    metavar="N",
+    help="So many of --calibrate, evenly spread.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 100),
+    default=100 * Thresholds.max_accuracy_drop,
+    show_default=True,
+    metavar="POINTS",
+    help="Gate, with labels: the accuracy may be so far below fp32's.",
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 100),
+    default=100 * Thresholds.min_agreement,
+    show_default=True,
+    metavar="PERCENT",
+    help="Gate, without labels: so many top classes must be fp32's.",
+)
+@click.option(
+    "--gate",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="off publishes whatever comes out, marked ungated: for benchmarks with seeded weights.",
+)
+@click.option(
+    "--fallback",
+    type=_Layers(),
+    default=_AUTO,
+    show_default=True,
+    help=f"Keep the N worst layers in fp32. auto: none, and up to {FALLBACKS[-1]} where the gate refuses.",
+)
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write the report here. A refused variant's goes to ./MODEL-PRECISION-report.html by default.",
+)
+@click.option(
+    "--store", type=click.Path(path_type=Path), default=EMBEDDED_MODELS, metavar="DIR", help="The model store."
+)
+def quantize(
+    model: str,
+    calibrate: Path,
+    validate: Path | None,
+    precision: Literal["int8", "fp16"],
+    method: CalibrationMethod,
+    calibration_images: int,
+    max_accuracy_drop: float,
+    min_agreement: float,
+    gate: str,
+    fallback: int | None,
+    report: Path | None,
+    store: Path,
+) -> None:
+    """Make an int8 or fp16 variant of a stored model, publish it if it is as good as fp32.
+
+    MODEL is NAME or NAME@VERSION. What passes the gate becomes the model's
+    next version, which holds fp32 too; what fails is refused with a report.
+
+    \b
+    Examples:
+      python -m export quantize cifar10 --calibrate train.zip --validate test.zip
+      python -m export quantize mine --calibrate photos/ --precision fp16
+    """
+    request = VariantRequest(
+        model=model,
+        store=store,
+        calibrate=calibrate,
+        precision=precision,
+        validate=validate,
+        method=method,
+        calibration_images=calibration_images,
+        rules=Rules(Thresholds(max_accuracy_drop / 100, min_agreement / 100), off=gate == "off", fallback=fallback),
+        report=report,
+    )
+    stored = make_variant(request, Console(stderr=True))
+    click.echo(_summary(stored, precision))
+
+
+def _summary(stored: StoredModel, precision: Literal["int8", "fp16"]) -> str:
+    """What was published, as lines of two columns."""
+    manifest = stored.manifest
+    rows = [
+        ("model", f"{manifest.name} version {manifest.version} ({manifest.architecture.name})"),
+        ("folder", str(stored.folder)),
+    ]
+    for variant in manifest.variants:
+        rows.append((variant.precision, f"{variant.bytes / 1e6:.1f} MB"))
+        if variant.precision == precision and variant.quantization and variant.gate and variant.report:
+            rows += _made(variant.quantization)
+            rows += _judged(variant.gate)
+            rows.append(("report", str(stored.path(variant.report))))
+    return "\n".join(f"{key:<12}{value}" for key, value in rows)
+
+
+def _made(how: Quantization) -> list[tuple[str, str]]:
+    rows = [("calibration", f"{how.method}, {how.calibration_images} images of {how.calibration_source}")]
+    if how.float_nodes:
+        rows.append(("kept fp32", f"{len(how.float_nodes)} nodes"))
+    return rows
+
+
+def _judged(gate: Gate) -> list[tuple[str, str]]:
+    outcome = f"passed, by {gate.rule}" if gate.passed else "off: ungated, served only where asked for by name"
+    rows = [("gate", outcome)]
+    if gate.accuracy is not None:
+        rows.append(("accuracy", f"{gate.accuracy:.2%} (fp32 {gate.baseline_accuracy:.2%})"))
+    rows.append(("agreement", f"{gate.top1_agreement:.2%} of {gate.images} images of {gate.image_source}"))
+    return rows

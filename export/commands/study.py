@@ -1,0 +1,133 @@
+"""``python -m export study``: the experiments of docs/residual-learning.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from export.checkpoints import read_checkpoint
+from export.fitting import load_network
+from export.networks import build
+from export.specs import get_spec
+from export.study import gradient_flow, identity, plots, report, shattered
+from export.study.training_runs import EXPERIMENTS, Results, Run, StudyError, gather, perform, runs_of
+from export.train import Dataset, load_dataset, normalise
+
+_CHOICES = ("degradation", "shortcuts", "gradients", "shattered", "report", "all")
+_CHECKED = ("cifar_preresnet20", "cifar_resnet20")
+_CHECKED_BLOCK = "layer1.1"
+_SIZE = 32  # height and width of CIFAR images, pixels
+_PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("what", type=click.Choice(_CHOICES))
+@click.option("--data", type=_PATH, metavar="ZIP_OR_DIR", help="CIFAR-10's training images, a folder a class.")
+@click.option("--test", type=_PATH, metavar="ZIP_OR_DIR", help="CIFAR-10's test images.")
+@click.option("--out", type=_PATH, default=Path("build/study"), show_default=True, metavar="DIR", help="Results.")
+@click.option("--epochs", type=click.IntRange(min=1), help="10; 1 for the 110-layer nets.")
+@click.option("--images", type=click.IntRange(min=10), help="20,000; 5,000 for the 110-layer nets.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(1,), help="May be repeated.  [default: 1]")
+@click.option("--only", multiple=True, metavar="ARCH", help="Train this one and measure nothing; may be repeated.")
+@click.option("--docs", type=_PATH, default=Path("docs"), show_default=True, metavar="DIR", help="For `report`.")
+def study(
+    what: str,
+    data: Path | None,
+    test: Path | None,
+    out: Path,
+    epochs: int | None,
+    images: int | None,
+    seeds: tuple[int, ...],
+    only: tuple[str, ...],
+    docs: Path,
+) -> None:
+    """Measure why residual networks train.
+
+    \b
+    degradation  plain-20 and -56 against ResNet-20 and -56, trained alike
+    shortcuts    options A, B, C and pre-activation, trained alike
+    gradients    gradient norms by block at 20, 56 and 110 layers; the identity
+    shattered    noise in the gradients of scalar networks (needs no images)
+    all          the four, one after the other
+    report       write what was measured into docs/residual-learning.md
+
+    Trainings that were interrupted go on with the same command; those that are
+    done are not repeated. Several processes, each with its own --only, may share
+    --out.
+
+    \b
+    Example:
+      python -m export study all --data cifar10-train.zip --test cifar10-test.zip
+      python -m export study report
+    """
+    console = Console(stderr=True)
+    if what == "report":
+        click.echo(f"{docs / report.DOCUMENT}: {', '.join(report.render(out, docs))}")
+        return
+    chosen = [name for name in _CHOICES[:4] if what in (name, "all")]
+    if chosen != ["shattered"] and (data is None or test is None):
+        raise StudyError(f"{what} needs images: name --data and --test")
+    runs = [run for name in chosen if name in EXPERIMENTS for run in runs_of(name, epochs, images, seeds)]
+    _check_names(only, runs)
+    for run in dict.fromkeys(runs):
+        if data and test and (not only or run.arch in only):
+            perform(run, data, test, out, console)
+    if only:
+        return
+    for name in chosen:
+        batch = load_dataset(data, _SIZE, console, gradient_flow.BATCH) if name == "gradients" and data else None
+        click.echo(f"{name}\n\n{_measure(name, batch, out)}\n")
+
+
+def _check_names(only: tuple[str, ...], runs: list[Run]) -> None:
+    known = list(dict.fromkeys(run.arch for run in runs))
+    for arch in only:
+        if arch not in known:
+            raise StudyError(f"--only {arch}: not one of its runs: {', '.join(known) or 'none'}")
+
+
+def _measure(name: str, batch: Dataset | None, out: Path) -> str:
+    """What ``name`` found, as a table; its results and plots go into ``out``."""
+    figures = out / "plots"
+    results = gather(out)
+    first = {arch: of_arch[0] for arch, of_arch in results.items()}
+    if name == "degradation":
+        plots.degradation(first, figures / "degradation.svg")
+        return report.degradation(results)
+    if name == "shortcuts":
+        plots.shortcuts(first, report.SHORTCUTS, figures / "shortcuts.svg")
+        return report.shortcuts(results)
+    return _shattered(out, figures) if batch is None else _gradients(batch, results, out, figures)
+
+
+def _shattered(out: Path, figures: Path) -> str:
+    found = shattered.measure_all()
+    shattered.save(found, out / "shattered.json")
+    plots.covariances(shattered.showcase(), figures / "shattered.png")
+    plots.autocorrelations(found, figures / "autocorrelation.svg")
+    return report.shattering(found)
+
+
+def _gradients(batch: Dataset, results: Results, out: Path, figures: Path) -> str:
+    curves = gradient_flow.measure(batch, out, results)
+    gradient_flow.save(curves, out / "gradients.json")
+    plots.gradient_flow(curves, figures / "gradients.svg")
+    checks = [_checked(arch, batch, results, out) for arch in _CHECKED]
+    identity.save(checks, out / "identity.json")
+    return f"{report.gradients(curves)}\n\n{report.identities(checks)}"
+
+
+def _checked(arch: str, batch: Dataset, results: Results, out: Path) -> identity.IdentityCheck:
+    """On the trained network where there is one, else on a new one."""
+    trained = arch in results
+    if trained:
+        net = load_network(read_checkpoint(results[arch][0].run.checkpoint(out)), arch)
+    else:
+        net = build(get_spec(arch), len(batch.labels), seed=1)
+    return identity.check(arch, net, _CHECKED_BLOCK, normalise(batch.images), trained)
+
+
+if __name__ == "__main__":
+    study()

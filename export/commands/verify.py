@@ -1,0 +1,70 @@
+"""``python -m export verify``: measure a stored model again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from export.commands.options import ModelReference, store_option
+from export.gate import Thresholds
+from export.verify import verify
+from model_store.store import ModelStore
+
+
+@click.command("verify")
+@click.argument("model", type=ModelReference(), metavar="MODEL[@VERSION]")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR_OR_ZIP",
+    help="Images; in a folder a label, accuracy is measured.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The checkpoint that MODEL was exported from: fp32 is compared with PyTorch again.",
+)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 100),
+    default=100 * Thresholds.max_accuracy_drop,
+    show_default=True,
+    metavar="POINTS",
+    help="How far accuracy may lie below the manifest's, and a variant's below fp32's.",
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 100),
+    default=100 * Thresholds.min_agreement,
+    show_default=True,
+    metavar="PERCENT",
+    help="Without labels: how often a variant's top class must be fp32's.",
+)
+@store_option
+def verify_command(
+    model: tuple[str, str | None],
+    images: Path,
+    checkpoint: Path | None,
+    max_accuracy_drop: float,
+    min_agreement: float,
+    store: Path,
+) -> None:
+    """Check a stored model's files and measure its variants again; status 1 where something is not as it should be.
+
+    \b
+    Example:
+      python -m export verify cifar10 --images cifar10-test.zip
+    """
+    stored = ModelStore(store).resolve(*model)
+    thresholds = Thresholds(max_accuracy_drop / 100, min_agreement / 100)
+    click.echo(f"{'model':<10}{stored.manifest.name} version {stored.manifest.version}")
+    failed = False
+    for finding in verify(stored, images, checkpoint, thresholds, Console(stderr=True)):
+        failed |= not finding.passed
+        click.echo(f"{finding.subject:<10}{'' if finding.passed else 'FAILED: '}{finding.text}")
+    sys.exit(1 if failed else 0)

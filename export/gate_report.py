@@ -1,0 +1,126 @@
+"""The gate's report as one HTML page that needs nothing else: figures, plots, worst layers, worst images.
+
+Labels and file names come from outside: the template escapes them, and in the
+plots they are plain text, never mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from export import gate_plots
+from export.gate import Comparison, Floats, Verdict
+from export.sensitivity import LayerHarm
+from model_store.manifest import Precision
+from model_store.reports import Quantization
+
+_TEMPLATE: Final = "gate_report.html.j2"
+_WORST_IMAGES: Final = 20
+_WORST_LAYERS: Final = 20
+_METHODS: Final = {"minmax": "min-max", "entropy": "entropy", "percentile": "percentile"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the page shows.
+
+    model          -- name and version of what was converted.
+    files          -- the images' paths, in the comparison's order.
+    harms          -- the layers by the harm they do, the worst first; empty where none was looked for.
+    float_layers   -- names of the layers kept in fp32 by choice.
+    bytes          -- of the variant's file; ``baseline_bytes`` of fp32's.
+    notes          -- what else a reader should know.
+    """
+
+    model: str
+    precision: Precision
+    quantization: Quantization
+    verdict: Verdict
+    comparison: Comparison
+    labels: Sequence[str]
+    files: Sequence[str]
+    harms: Sequence[LayerHarm]
+    float_layers: Sequence[str]
+    bytes: int
+    baseline_bytes: int
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class WorstImage:
+    """An image that another arithmetic answers otherwise, or further off than the rest."""
+
+    file: str
+    label: str
+    expected: str
+    found: str
+    margin: float
+    error: float
+
+
+def render_report(findings: Findings) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    gate = findings.verdict.gate
+    return environment.get_template(_TEMPLATE).render(
+        findings=findings,
+        gate=gate,
+        outcome=_outcome(findings.verdict),
+        method=_METHODS[findings.quantization.method],
+        harms=findings.harms[:_WORST_LAYERS],
+        worst=worst_images(findings.comparison, findings.labels, findings.files),
+        changed=int(findings.comparison.changed.sum()),
+        plots=gate_plots.plots(findings.comparison, findings.labels),
+    )
+
+
+def _outcome(verdict: Verdict) -> str:
+    if verdict.reasons:
+        return "refused"
+    return "ungated" if verdict.gate.rule == "off" else "passed"
+
+
+def worst_images(
+    comparison: Comparison, labels: Sequence[str], files: Sequence[str], count: int = _WORST_IMAGES
+) -> list[WorstImage]:
+    """Up to ``count`` images: answers that became wrong first, then those that changed, then by logit error."""
+    spoilt = comparison.changed & _right(comparison)
+    order = np.lexsort((-_sortable(comparison.errors), -comparison.margins, ~comparison.changed, ~spoilt))
+    # Among unchanged answers the margin says nothing: there, only the error counts.
+    changed = [int(i) for i in order if comparison.changed[i]]
+    kept = [int(i) for i in np.argsort(-_sortable(comparison.errors), kind="stable") if not comparison.changed[i]]
+    return [_worst(comparison, labels, files, i) for i in (*changed, *kept)[:count]]
+
+
+def _right(comparison: Comparison) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Images that fp32 answers rightly; all of them where there are no labels."""
+    if comparison.targets is None:
+        return np.ones(len(comparison.expected), np.bool_)
+    return np.asarray(comparison.expected == comparison.targets)
+
+
+def _sortable(errors: Floats) -> Floats:
+    return np.nan_to_num(errors, posinf=float(np.finfo(np.float32).max))
+
+
+def _worst(comparison: Comparison, labels: Sequence[str], files: Sequence[str], i: int) -> WorstImage:
+    return WorstImage(
+        file=files[i],
+        label="" if comparison.targets is None else labels[int(comparison.targets[i])],
+        expected=labels[int(comparison.expected[i])],
+        found=labels[int(comparison.found[i])],
+        margin=float(comparison.margins[i]),
+        error=float(comparison.errors[i]),
+    )

@@ -1,0 +1,1 @@
+"""Experiments that measure why residual networks train: docs/residual-learning.md."""

@@ -1,0 +1,111 @@
+"""Measure a stored model again: its files, its accuracy, its variants, and PyTorch where the checkpoint is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from export.architecture import parse_spec
+from export.checkpoints import read_checkpoint
+from export.errors import ExportError
+from export.fitting import load_network
+from export.gate import Thresholds, compare, cpu_logits, judge, logits_of
+from export.image_sets import ImageSet, real_images
+from export.parity import measure, onnx_runner, torch_reference
+from model_store.manifest import Variant
+from model_store.store import StoredModel, StoreError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what, whether it is as it should be, and the figures."""
+
+    subject: str
+    passed: bool
+    text: str
+
+
+def verify(
+    stored: StoredModel, source: Path, checkpoint: Path | None, thresholds: Thresholds, console: Console
+) -> Iterator[Finding]:
+    """Findings on ``stored`` with the images in ``source``, one after another.
+
+    fp32 is compared with PyTorch only where ``checkpoint``, the one it was
+    exported from, is given; else with the accuracy in its manifest. The other
+    variants are compared with fp32. ``ExportError`` where nothing can be measured.
+    """
+    try:
+        stored.verify()
+    except StoreError as error:
+        yield Finding("files", False, str(error))
+        return  # what was changed is not run
+    yield Finding("files", True, f"{len(stored.manifest.files)}, each with the manifest's SHA-256")
+    fp32 = stored.manifest.variant("fp32")
+    if fp32 is None:
+        raise ExportError(f"{stored.folder}: no fp32 variant to compare with")
+    images = real_images(source, stored.manifest.preprocessing, stored.labels())
+    note = "labelled" if images.targets else f"no accuracy: {images.note}"
+    yield Finding("images", True, f"{images.count} of {images.name}, {note}")
+    yield _accuracy(stored, fp32, images, thresholds)
+    if checkpoint:
+        yield _parity(stored, fp32, images, checkpoint, console)
+    for variant in stored.manifest.variants:
+        if variant.precision != "fp32":
+            yield _variant(stored, fp32, variant, images, thresholds, console)
+
+
+def _accuracy(stored: StoredModel, fp32: Variant, images: ImageSet, thresholds: Thresholds) -> Finding:
+    logits = logits_of(images.read(), cpu_logits(stored.path(fp32)))
+    if not np.isfinite(logits).all():
+        return Finding("fp32", False, "logits that are not finite")
+    if images.targets is None:
+        return Finding("fp32", True, "all logits are finite")
+    found = float((logits.argmax(axis=1) == np.array(images.targets)).mean())
+    recorded = fp32.parity.accuracy if fp32.parity else None
+    if recorded is None:
+        return Finding("fp32", True, f"top-1 {found:.2%}; the manifest has none to compare with")
+    passed = recorded.exported - found <= thresholds.max_accuracy_drop
+    return Finding("fp32", passed, f"top-1 {found:.2%}, in the manifest {recorded.exported:.2%}")
+
+
+def _parity(stored: StoredModel, fp32: Variant, images: ImageSet, path: Path, console: Console) -> Finding:
+    manifest = stored.manifest
+    checkpoint = read_checkpoint(path)
+    if checkpoint.sha256 != manifest.source.sha256:
+        raise ExportError(f"{path}: not the checkpoint that {manifest.name} was exported from; its SHA-256 differs")
+    spec = parse_spec(manifest.architecture.spec, str(stored.folder))
+    net = load_network(checkpoint, manifest.architecture.name, spec)
+    verdict = measure(
+        images,
+        torch_reference(net, manifest.preprocessing),
+        onnx_runner(stored.path(fp32)),
+        stored.labels(),
+        console,
+    )
+    figures = (
+        f"top-1 agreement {verdict.parity.top1_agreement:.2%}, relative error {verdict.parity.max_relative_error:.1e}"
+    )
+    return Finding("PyTorch", not verdict.reasons, "; ".join((figures, *verdict.reasons)))
+
+
+def _variant(
+    stored: StoredModel,
+    fp32: Variant,
+    variant: Variant,
+    images: ImageSet,
+    thresholds: Thresholds,
+    console: Console,
+) -> Finding:
+    comparison = compare(images, cpu_logits(stored.path(fp32)), cpu_logits(stored.path(variant)), console)
+    verdict = judge(comparison, stored.labels(), thresholds)
+    gate = verdict.gate
+    figures = [f"agreement with fp32 {gate.top1_agreement:.2%}"]
+    if gate.accuracy is not None and gate.baseline_accuracy is not None:
+        figures.insert(0, f"top-1 {gate.accuracy:.2%} (fp32 {gate.baseline_accuracy:.2%})")
+    if not variant.gated:
+        figures.append("published ungated")
+    return Finding(variant.precision, not verdict.reasons, "; ".join((", ".join(figures), *verdict.reasons)))

@@ -1,0 +1,97 @@
+"""The manifest's reports: what was measured of a variant before it was published.
+
+Read as strictly as the rest: unknown fields are an error, and a gate's report
+that claims more than its own figures is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+ROUNDING: Final = 1e-9  # of shares, which are quotients of whole numbers
+
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+GateRule = Literal["accuracy", "agreement", "off"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Part(BaseModel):
+    """A part of the manifest: frozen, nothing guessed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Accuracy(Part):
+    """Top-1 accuracy of PyTorch and of the exported file on the same labelled images."""
+
+    pytorch: Share
+    exported: Share
+    by_class: dict[str, Share]
+
+
+class Parity(Part):
+    """The exported file against PyTorch in fp32, on the same pixels.
+
+    Errors are of the logits; relative ones are to the largest logit of the image.
+    """
+
+    images: int = Field(gt=0)
+    image_source: str
+    batch_sizes: list[int]
+    top1_agreement: Share
+    max_absolute_error: float = Field(ge=0)
+    max_relative_error: float = Field(ge=0)
+    passed: bool
+    accuracy: Accuracy | None = None
+
+
+class Quantization(Part):
+    """How an int8 variant was made: the calibration, and the graph's nodes that were kept float by choice."""
+
+    method: CalibrationMethod
+    calibration_images: int = Field(gt=0)
+    calibration_source: str
+    float_nodes: list[str]
+
+
+class Gate(Part):
+    """A variant against fp32 on the same pixels, both by ONNX Runtime.
+
+    rule -- what was judged: ``accuracy`` on labelled images, ``agreement`` of the top classes where there are
+    no labels, ``off``: nothing, and such a variant is for benchmarks. ``passed`` is whether the rule was kept;
+    with ``off`` it is never true. ``max_accuracy_drop`` and ``min_agreement`` are the thresholds, as shares.
+    ``accuracy`` is the variant's, ``baseline_accuracy`` fp32's. The error is of the logits.
+    """
+
+    rule: GateRule
+    passed: bool
+    images: int = Field(gt=0)
+    image_source: str
+    top1_agreement: Share
+    accuracy: Share | None = None
+    baseline_accuracy: Share | None = None
+    max_accuracy_drop: Share
+    min_agreement: Share
+    max_absolute_error: float = Field(ge=0)
+    by_class: dict[str, Share] = {}
+    baseline_by_class: dict[str, Share] = {}
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        """A report that says more than its figures is refused, whoever wrote it."""
+        if (self.accuracy is None) != (self.baseline_accuracy is None):
+            raise ValueError("accuracy and baseline_accuracy go together")
+        if not self.passed:
+            return self
+        if self.rule == "off":
+            raise ValueError("a gate that was off cannot have been passed")
+        if self.rule == "agreement" and self.top1_agreement < self.min_agreement - ROUNDING:
+            raise ValueError("passed, but the agreement is below its threshold")
+        if self.rule == "accuracy":
+            if self.accuracy is None or self.baseline_accuracy is None:
+                raise ValueError("rule accuracy needs both accuracies")
+            if self.baseline_accuracy - self.accuracy > self.max_accuracy_drop + ROUNDING:
+                raise ValueError("passed, but the accuracy dropped by more than its threshold")
+        return self

@@ -1,0 +1,65 @@
+"""``inspect``: a model or a checkpoint in a few lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from export.commands.inspect import inspect_command
+from export.errors import ExportError
+from model_store.store import ModelStore, StoreError
+
+from .conftest import Exported
+
+
+def rows(text: str) -> dict[str, str]:
+    return {line[:16].strip(): line[16:] for line in text.splitlines()}
+
+
+def test_a_model(exported: Exported) -> None:
+    status, text = exported.call(inspect_command, "pets")
+    found = rows(text)
+    manifest = ModelStore(exported.store).resolve("pets").manifest
+    assert status == 0
+    assert found["model"].startswith("pets version 2")
+    assert found["architecture"].startswith("tiny: basic blocks 1-1")
+    assert found["parameters"] == f"{manifest.architecture.parameters:,}"
+    assert found["multiply-adds"].endswith("G an image")
+    assert found["input"].startswith("16x16 RGB, shorter side to 16 (bilinear)")
+    assert found["labels"] == "7: ant, bee, cat, dog, elk, fox, gnu"
+    assert "activation maps of the top 5 classes" in found["outputs"]
+    assert found["parity"].startswith("passed: top-1 agreement with PyTorch 100.00%")
+    assert "PyTorch" in found["accuracy"]
+
+
+def test_an_older_version(exported: Exported) -> None:
+    assert "pets version 1," in exported.call(inspect_command, "pets@1")[1]
+
+
+def test_a_checkpoint(exported: Exported) -> None:
+    found = rows(exported.call(inspect_command, str(exported.checkpoint))[1])
+    assert found["checkpoint"] == f"{exported.checkpoint} (pytorch)"
+    assert found["architecture"].startswith("tiny: ")
+    assert found["labels"] == "7 classes, no names"
+
+
+def test_shared_checkpoints_are_recognised(exported: Exported, shared: Path) -> None:
+    text = exported.call(inspect_command, str(shared / "checkpoints" / "resnet56-4bfd9763.th"))[1]
+    assert "cifar_resnet56: " in text
+    assert rows(text)["parameters"] == "853,018"
+    assert rows(text)["also in it"] == "best_prec1"
+
+
+@pytest.mark.parametrize("what", ["missing.pth", "some/where"])
+def test_a_path_that_is_not_there_is_not_taken_for_a_model(exported: Exported, what: str) -> None:
+    with pytest.raises(ExportError, match="no such file"):
+        exported.call(inspect_command, what)
+
+
+def test_unknown_models_are_said(exported: Exported) -> None:
+    with pytest.raises(StoreError, match="no model 'cars'"):
+        exported.call(inspect_command, "cars")
+    with pytest.raises(click.BadParameter, match="no model name"):
+        exported.call(inspect_command, "Cars!")

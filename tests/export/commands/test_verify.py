@@ -1,0 +1,79 @@
+"""``verify``: a stored model is measured again, and what is wrong shows in words and in the status."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from export.commands.verify import verify_command
+from export.errors import ExportError
+from model_store.store import ModelStore, StoredModel
+
+from .conftest import Exported
+
+Pictures = Callable[..., Path]
+
+
+@pytest.fixture
+def stored(exported: Exported) -> StoredModel:
+    return ModelStore(exported.store).resolve("pets")
+
+
+@pytest.fixture
+def images(exported: Exported) -> str:
+    return str(exported.checkpoint.parent / "pictures")
+
+
+def test_a_good_model(exported: Exported, images: str) -> None:
+    status, text = exported.call(verify_command, "pets", "--images", images)
+    assert status == 0
+    assert "FAILED" not in text
+    assert "8 of pictures, labelled" in text
+    assert "in the manifest" in text
+
+
+def test_with_the_checkpoint_fp32_is_compared_with_pytorch(exported: Exported, images: str) -> None:
+    words = ("pets", "--images", images, "--checkpoint", str(exported.checkpoint))
+    status, text = exported.call(verify_command, *words)
+    assert status == 0
+    assert "PyTorch   top-1 agreement 100.00%" in text
+
+
+def test_another_checkpoint_is_refused(exported: Exported, images: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.pth"
+    state = torch.load(exported.checkpoint, weights_only=True)
+    torch.save({key: value + 0 for key, value in state.items()} | {"fc.bias": state["fc.bias"] + 1}, other)
+    with pytest.raises(ExportError, match="not the checkpoint that pets was exported from"):
+        exported.call(verify_command, "pets", "--images", images, "--checkpoint", str(other))
+
+
+def test_a_changed_file_is_found_and_not_run(exported: Exported, images: str, stored: StoredModel) -> None:
+    file = stored.folder / "model.fp32.onnx"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    status, text = exported.call(verify_command, "pets", "--images", images)
+    assert status == 1
+    assert "files     FAILED" in text
+    assert "fp32" not in text.split("FAILED")[1].replace("model.fp32.onnx", "")
+
+
+def test_an_accuracy_that_is_not_there_any_more_fails(exported: Exported, images: str, stored: StoredModel) -> None:
+    manifest = stored.folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["variants"][0]["parity"]["accuracy"]["exported"] = 1.0
+    manifest.write_text(json.dumps(content))
+    status, text = exported.call(verify_command, "pets", "--images", images)
+    assert status == 1
+    assert "fp32      FAILED: top-1" in text
+
+
+def test_without_labels_there_is_no_accuracy(exported: Exported, pictures: Pictures) -> None:
+    unlabelled = pictures(("",), count=2)
+    status, text = exported.call(verify_command, "pets@1", "--images", str(unlabelled))
+    assert status == 0
+    assert "no accuracy: not every image is in a class folder" in text

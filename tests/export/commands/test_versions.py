@@ -1,0 +1,42 @@
+"""``promote`` and ``remove``."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from export.commands.versions import promote, remove
+from export.errors import ExportError
+from model_store.store import ModelStore, StoreError
+
+from .conftest import Exported
+
+
+def test_promote_and_back(exported: Exported) -> None:
+    assert exported.call(promote, "pets@1") == (0, "pets: version 1 is served\n")
+    assert ModelStore(exported.store).resolve("pets").manifest.version == "1"
+    assert exported.call(promote, "pets", "--newest") == (0, "pets: version 2 is served, the newest\n")
+
+
+@pytest.mark.parametrize("words", [("pets",), ("pets@1", "--newest")])
+def test_promote_needs_a_version_or_newest(exported: Exported, words: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError, match="MODEL@2"):
+        exported.call(promote, *words)
+
+
+def test_remove(exported: Exported) -> None:
+    assert exported.call(remove, "pets@1", "--yes") == (0, "pets version 1 is removed\n")
+    assert ModelStore(exported.store).versions("pets") == ["2"]
+
+
+def test_remove_asks_and_no_answer_is_no(exported: Exported) -> None:
+    with pytest.raises(click.Abort):
+        exported.call(remove, "pets@1")
+    assert ModelStore(exported.store).versions("pets") == ["1", "2"]
+
+
+def test_remove_takes_no_chances(exported: Exported) -> None:
+    with pytest.raises(ExportError, match=r"as in pets@1; there: 1, 2"):
+        exported.call(remove, "pets", "--yes")
+    with pytest.raises(StoreError, match="no version 9"):
+        exported.call(remove, "pets@9", "--yes")
