@@ -134,7 +134,7 @@ def _hugging_face(folder: Path, weights: Path, config: Mapping[str, Any], path: 
     if not preprocessor.is_file():
         return Folder(weights, "huggingface", about, (f"input: no {PREPROCESSOR_FILE} in the folder",))
     options = preprocessor_options(_check(Preprocessor, _load_json(preprocessor), preprocessor), str(preprocessor))
-    return Folder(weights, "huggingface", replace(about, input=options))
+    return Folder(weights, "huggingface", replace(about, input=options, input_source=PREPROCESSOR_FILE))
 
 
 def _spec(config: _ResNetConfig, path: Path) -> AnySpec:

@@ -222,7 +222,7 @@ def _labels(request: Request, found: _Network) -> Labels:
 def _input_source(request: Request, about: Description) -> str:
     """Who said how images are prepared."""
     sides = ["the command"] if request.input != InputOptions() else []
-    sides.append(about.source if about.input else "what is usual for the network")
+    sides.append((about.input_source or about.source) if about.input else "what is usual for the network")
     return " and ".join(sides)
 
 

@@ -32,7 +32,7 @@ class Description:
     spec         -- where the origin describes the network rather than names it.
     labels       -- the classes' names, by number.
     input        -- the preprocessing.
-    source       -- the file that says so, for messages.
+    source       -- the file that says so, for messages; ``input_source`` where the preprocessing is in another.
     """
 
     architecture: str | None = None
@@ -40,6 +40,7 @@ class Description:
     labels: tuple[str, ...] | None = None
     input: InputOptions | None = None
     source: str = ""
+    input_source: str = ""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from model_store.manifest import Variant
 from model_store.reports import CalibrationMethod, Quantization
 from model_store.store import ModelStore, StoredModel, StoreError, describe_file
 
-_PROBE_IMAGES: Final = 32
+_PROBE_IMAGES: Final = 16
 _FEWEST: Final = 100  # left over from the calibration, to tell the agreement
 
 
@@ -133,7 +133,7 @@ def _coarse(images: ImageSet, rules: Rules) -> str | None:
     """A word of caution where a single image decides."""
     thresholds = rules.thresholds
     allowed = 1 - thresholds.min_agreement if images.targets is None else thresholds.max_accuracy_drop
-    if rules.off or allowed * images.count >= 1:
+    if rules.off or not 0 < allowed * images.count < 1:
         return None
     return f"with {images.count} images, one changed answer is more than the gate allows: take more to know better"
 

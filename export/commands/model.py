@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from export.convert import Request, convert
+from export.jobs import ONNX
 from export.model_card import CardNotes
 from export.origins import NAMES, Description
 from export.preprocessing import InputOptions
@@ -182,6 +183,7 @@ def summary(stored: StoredModel, store: Path | None) -> str:
         ("model", f"{manifest.name} version {manifest.version} ({manifest.architecture.name})"),
         ("folder", str(stored.folder)),
     ]
+    original = "the given file" if manifest.source.origin == ONNX else "PyTorch"
     for variant in manifest.variants:
         rows.append((variant.precision, f"{variant.bytes / 1e6:.1f} MB, opset {manifest.opset}"))
         if (parity := variant.parity) is None:
@@ -195,7 +197,7 @@ def summary(stored: StoredModel, store: Path | None) -> str:
         )
         if parity.accuracy:
             accuracy = parity.accuracy
-            rows.append(("accuracy", f"{accuracy.exported:.2%} (PyTorch {accuracy.pytorch:.2%})"))
+            rows.append(("accuracy", f"{accuracy.exported:.2%} ({original} {accuracy.pytorch:.2%})"))
     setting = f"RESNET_MODEL_STORE={store.resolve()} " if store else ""
     rows.append(("serve", f"{setting}make serve"))
     rows.append(("ask", f"curl --data-binary @photo.jpg 'http://localhost:3000/v1/classify?model={manifest.name}'"))

@@ -180,7 +180,7 @@ def test_hugging_face_folder_needs_no_options(tmp_path: Path, console: Console) 
     assert stored.manifest.source.file == "net"
     notes = console.file.getvalue()  # type: ignore[attr-defined]
     assert "note: labels: config.json" in notes
-    assert "from config.json" in notes
+    assert "from preprocessor_config.json" in notes
 
 
 def test_command_overrides_the_origin(tmp_path: Path, console: Console) -> None:
@@ -192,7 +192,7 @@ def test_command_overrides_the_origin(tmp_path: Path, console: Console) -> None:
     assert stored.labels() == ("a", "b", "c")
     spec = stored.manifest.preprocessing
     assert (spec.height, spec.resize, spec.resize_mode, spec.interpolation) == (32, 32, "squash", "nearest")
-    assert "from the command and config.json" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "from the command and preprocessor_config.json" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_existing_onnx_file(tmp_path: Path, tiny: ResNet, console: Console) -> None:

@@ -314,7 +314,7 @@ def test_any_config_is_followed_or_refused(
         message = str(error)
     else:
         message = ""
-        assert about.architecture
+        assert about.architecture is not None
     assert "\n" not in message
 
 

@@ -134,7 +134,7 @@ def test_what_comes_from_outside_is_text(field: str) -> None:
     assert HOSTILE in page.text
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(st.lists(st.text(min_size=1), min_size=3, max_size=3))
 def test_any_label_gives_a_page(labels: list[str]) -> None:
     assert "script" not in Page(render_report(findings(labels=labels))).tags

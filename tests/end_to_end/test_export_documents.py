@@ -1,0 +1,169 @@
+"""Every `python -m export` command of the pages on exporting is run, on files like those that it names."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from export.classifier import Classifier
+from export.networks import build
+from export.specs import SPECS
+from model_store.manifest import MANIFEST_FILE
+from model_store.store import EMBEDDED_MODELS
+from tests.end_to_end.conftest import ROOT
+from tests.end_to_end.test_documents import commands
+from tests.export.http_server import (
+    WeightsServer,
+    program_with_table,
+    publish_repository,
+    publish_torchvision,
+    serving,
+)
+
+pytestmark = pytest.mark.slow
+
+PROGRAM = ".venv/bin/python -m export "
+CIFAR = "cifar_resnet20"
+# Run elsewhere: the README's export in test_documents.py, the study in tests/export/study.
+ELSEWHERE = ("CHECKPOINT", "checkpoint.pth", "study")
+
+
+def documented() -> list[str]:
+    words = [line.removeprefix(PROGRAM) for line in commands() if line.startswith(PROGRAM)]
+    return [line for line in words if not line.startswith(ELSEWHERE)]
+
+
+def save_lightning(net: nn.Module, path: Path) -> None:
+    state = {f"model.{key}": value for key, value in net.state_dict().items()}
+    torch.save({"pytorch-lightning_version": "2.6.0", "epoch": 3, "state_dict": state}, path)
+
+
+def save_huggingface(folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its imports
+        from transformers import ResNetConfig, ResNetForImageClassification
+    config = ResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 16],
+        depths=[1, 1],
+        layer_type="basic",
+        num_labels=3,
+        id2label={0: "ant", 1: "bee", 2: "cat"},
+    )
+    torch.manual_seed(0)
+    ResNetForImageClassification(config).save_pretrained(folder)
+
+
+def save_timm(folder: Path) -> None:
+    folder.mkdir()
+    torch.save(build(SPECS["resnet18"], 5, seed=0).state_dict(), folder / "pytorch_model.bin")
+    config = {
+        "architecture": "resnet18",
+        "num_classes": 5,
+        "pretrained_cfg": {
+            "input_size": [3, 64, 64],
+            "crop_pct": 0.95,
+            "interpolation": "bicubic",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def save_onnx(net: Classifier, path: Path) -> None:
+    torch.onnx.export(
+        net,
+        (torch.zeros(2, 3, 32, 32),),
+        path,
+        dynamo=True,
+        verbose=False,
+        input_names=["input"],
+        output_names=["output"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        external_data=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file for every name that the commands use."""
+    folder = tmp_path_factory.mktemp("documents")
+    net = build(SPECS[CIFAR], 10, seed=0)
+    state = net.state_dict()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 9}, folder / "ddp.pth")
+    torch.save({"state_dict": state, "state_dict_ema": state}, folder / "ema.pth")
+    torch.save(state, folder / "weights.pth")
+    torch.save(build(SPECS["resnet18"], 10, seed=0).state_dict(), folder / "resnet18.pth")
+    (folder / "labels.txt").write_text("".join(f"thing {i}\n" for i in range(10)))
+    save_lightning(net, folder / "lightning.ckpt")
+    torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 32, 32),)), folder / "program.pt2")
+    save_onnx(net, folder / "network.onnx")
+    save_huggingface(folder / "huggingface-folder")
+    save_timm(folder / "timm-folder")
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    for i, pixels in enumerate(images):
+        (folder / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / "images" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def internet(place: Path) -> Iterator[WeightsServer]:
+    """The servers of torchvision and Hugging Face, on this machine and with seeded weights."""
+    with serving() as server:
+        files = {path.name: path.read_bytes() for path in (place / "huggingface-folder").iterdir()}
+        publish_repository(server, "microsoft/resnet-50", files)
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The embedded model in two versions."""
+    store, name = tmp_path / "store", "cifar10-resnet16"
+    for version in ("1", "2"):
+        folder = shutil.copytree(EMBEDDED_MODELS / name / "1", store / name / version)
+        manifest = json.loads((folder / MANIFEST_FILE).read_text())
+        (folder / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": version}))
+    return store
+
+
+def test_commands_are_found() -> None:
+    assert len(documented()) >= 20
+
+
+@pytest.mark.parametrize("command", documented())
+def test_a_command_does_what_it_says(command: str, place: Path, store: Path, internet: WeightsServer) -> None:
+    words = [sys.executable, "-m", "export"]
+    options: list[str] = []
+    if "torchvision/" in command:
+        weights = build(SPECS["resnet50"], 1000, seed=0).state_dict()
+        words = program_with_table({"resnet50": publish_torchvision(internet, weights, "resnet50")})
+    if "--pretrained" in command:
+        options = ["--mirror", internet.url, "--cache", str(place / "cache")]
+    options += ["--store", str(store)]
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    environment = {key: value for key, value in os.environ.items() if key not in proxies}
+    done = subprocess.run(
+        [*words, *shlex.split(command), *options],
+        cwd=place,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
