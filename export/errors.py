@@ -1,11 +1,15 @@
 """The errors of the export, each with a one-line message for the person at the terminal.
 
 ExportError
-├── CheckpointError   export.checkpoints: the weights cannot be read or do not fit
+├── CheckpointError   export.weight_files: the weights cannot be read or do not fit
+├── DownloadError     export.http_client: published weights cannot be had, or are not what their hash says
 ├── ImagesError       export.images: a folder or zip of images cannot be read
 ├── LabelsError       export.labels: the class names do not fit the network
 ├── GraphError        export.onnx_graph: the graph cannot be made or breaks its contract
 ├── ParityError       export.parity: the exported file does not compute what PyTorch computes
+├── QuantizeError     export.quantize: a graph cannot be quantized
+├── GateError         export.gate: a variant is refused, or cannot be compared with fp32
+├── StudyError        export.study.training_runs: an experiment cannot be run or compared
 └── TrainingError     export.train: training cannot start or go on
 """
 

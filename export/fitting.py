@@ -43,6 +43,9 @@ def choose(checkpoint: Checkpoint, wanted: str | None) -> Choice:
         return Choice(Path(wanted).stem if wanted.endswith(".json") else wanted, get_spec(wanted))
     about = checkpoint.about
     if checkpoint.training:
+        # Only names: a checkpoint from elsewhere does not choose which files of this machine are read.
+        if checkpoint.training.arch not in specs.SPECS:
+            raise CheckpointError(f"{checkpoint.path}: trained as {checkpoint.training.arch!r}; name it with --arch")
         return Choice(checkpoint.training.arch, get_spec(checkpoint.training.arch))
     if about.architecture is not None:
         return Choice(about.architecture, about.spec or get_spec(about.architecture))

@@ -127,7 +127,3 @@ def _checked(arch: str, batch: Dataset, results: Results, out: Path) -> identity
     else:
         net = build(get_spec(arch), len(batch.labels), seed=1)
     return identity.check(arch, net, _CHECKED_BLOCK, normalise(batch.images), trained)
-
-
-if __name__ == "__main__":
-    study()

@@ -9,18 +9,14 @@ import shlex
 import shutil
 import subprocess
 import sys
-import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
-from export.classifier import Classifier
 from export.gate import cpu_logits
 from export.image_sets import seeded_images
 from export.networks import build
@@ -36,11 +32,11 @@ from tests.export.http_server import (
     publish_torchvision,
     serving,
 )
+from tests.export.origin_files import documented_inputs
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = ".venv/bin/python -m export "
-CIFAR = "cifar_resnet20"
 # Run elsewhere: the README's export in test_documents.py, the study in tests/export/study.
 ELSEWHERE = ("CHECKPOINT", "checkpoint.pth", "study")
 
@@ -50,74 +46,10 @@ def documented() -> list[str]:
     return [line for line in words if not line.startswith(ELSEWHERE)]
 
 
-def save_lightning(net: nn.Module, path: Path) -> None:
-    state = {f"model.{key}": value for key, value in net.state_dict().items()}
-    torch.save({"pytorch-lightning_version": "2.6.0", "epoch": 3, "state_dict": state}, path)
-
-
-def save_huggingface(folder: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its imports
-        from transformers import ResNetConfig, ResNetForImageClassification
-    config = ResNetConfig(
-        embedding_size=8,
-        hidden_sizes=[8, 16],
-        depths=[1, 1],
-        layer_type="basic",
-        num_labels=3,
-        id2label={0: "ant", 1: "bee", 2: "cat"},
-    )
-    torch.manual_seed(0)
-    ResNetForImageClassification(config).save_pretrained(folder)
-
-
-def save_timm(folder: Path) -> None:
-    folder.mkdir()
-    torch.save(build(SPECS["resnet18"], 5, seed=0).state_dict(), folder / "pytorch_model.bin")
-    config = {
-        "architecture": "resnet18",
-        "num_classes": 5,
-        "pretrained_cfg": {
-            "input_size": [3, 64, 64],
-            "crop_pct": 0.95,
-            "interpolation": "bicubic",
-            "mean": [0.5, 0.5, 0.5],
-            "std": [0.5, 0.5, 0.5],
-        },
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def save_onnx(net: Classifier, path: Path) -> None:
-    torch.onnx.export(
-        net,
-        (torch.zeros(2, 3, 32, 32),),
-        path,
-        dynamo=True,
-        verbose=False,
-        input_names=["input"],
-        output_names=["output"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        external_data=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a file for every name that the commands use."""
-    folder = tmp_path_factory.mktemp("documents")
-    net = build(SPECS[CIFAR], 10, seed=0)
-    state = net.state_dict()
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}, "epoch": 9}, folder / "ddp.pth")
-    torch.save({"state_dict": state, "state_dict_ema": state}, folder / "ema.pth")
-    torch.save(state, folder / "weights.pth")
-    torch.save(build(SPECS["resnet18"], 10, seed=0).state_dict(), folder / "resnet18.pth")
-    (folder / "labels.txt").write_text("".join(f"thing {i}\n" for i in range(10)))
-    save_lightning(net, folder / "lightning.ckpt")
-    torch.export.save(torch.export.export(net, (torch.zeros(2, 3, 32, 32),)), folder / "program.pt2")
-    save_onnx(net, folder / "network.onnx")
-    save_huggingface(folder / "huggingface-folder")
-    save_timm(folder / "timm-folder")
+    folder = documented_inputs(tmp_path_factory.mktemp("documents"))
     save_labelled([folder / name for name in ("train.zip", "test.zip", "photos.zip")])
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     for i, pixels in enumerate(images):

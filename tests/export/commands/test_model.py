@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,7 +25,7 @@ from tests.export.http_server import (
     table_says,
     without_proxies,
 )
-from tests.export.origin_files import documented_inputs, hugging_face_folder, onnx_file
+from tests.export.origin_files import hugging_face_folder, onnx_file
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known", "exported_once")
 
@@ -128,30 +126,6 @@ def test_model_of_a_hub(server: WeightsServer, tmp_path: Path) -> None:
     manifest = exported(tmp_path, "--pretrained", "hf://me/pets", "--mirror", server.url, "--cache", tmp_path / "cache")
     assert (manifest.source.origin, manifest.source.file) == ("huggingface", f"hf://me/pets@{commit}")
     assert ModelStore(tmp_path / "store").resolve("net").labels() == ("cat", "dog", "cow")
-
-
-# What docs/checkpoints.md shows
-
-ROOT = Path(__file__).parents[3]
-DOCUMENTED = [
-    line.removeprefix(".venv/bin/python -m export ")
-    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "checkpoints.md").read_text(), re.DOTALL)
-    for line in block.splitlines()
-]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return documented_inputs(tmp_path_factory.mktemp("documented"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", DOCUMENTED)
-def test_commands_of_the_documents(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
-    monkeypatch.chdir(inputs)
-    result = run(*shlex.split(command), "--store", tmp_path / "store")
-    assert result.exit_code == 0, result.output
-    assert result.stdout.startswith(("model", "checkpoint"))
 
 
 # Mistakes
