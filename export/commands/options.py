@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from export.gate import Thresholds
 from model_store.manifest import check_name, check_version
 from model_store.store import EMBEDDED_MODELS
 
@@ -15,6 +16,24 @@ store_option = click.option(
     metavar="DIR",
     default=EMBEDDED_MODELS,
     help="The model store; by default the one in this repository.",
+)
+
+
+max_accuracy_drop_option = click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 100),
+    default=100 * Thresholds.max_accuracy_drop,
+    show_default=True,
+    metavar="POINTS",
+    help="With labels: how far below fp32's a variant's accuracy may be.",
+)
+min_agreement_option = click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 100),
+    default=100 * Thresholds.min_agreement,
+    show_default=True,
+    metavar="PERCENT",
+    help="Without labels: how many of a variant's top classes must be fp32's.",
 )
 
 

@@ -9,10 +9,11 @@ import click
 from rich.console import Console
 
 from export.candidates import FALLBACKS, Rules
+from export.commands.options import max_accuracy_drop_option, min_agreement_option, store_option
 from export.gate import Thresholds
 from export.variant import VariantRequest, make_variant
 from model_store.reports import CalibrationMethod, Gate, Quantization
-from model_store.store import EMBEDDED_MODELS, StoredModel
+from model_store.store import StoredModel
 
 _AUTO = "auto"
 
@@ -57,22 +58,8 @@ class _Layers(click.ParamType[int | None]):
     metavar="N",
     help="So many of --calibrate, evenly spread.",
 )
-@click.option(
-    "--max-accuracy-drop",
-    type=click.FloatRange(0, 100),
-    default=100 * Thresholds.max_accuracy_drop,
-    show_default=True,
-    metavar="POINTS",
-    help="Gate, with labels: the accuracy may be so far below fp32's.",
-)
-@click.option(
-    "--min-agreement",
-    type=click.FloatRange(0, 100),
-    default=100 * Thresholds.min_agreement,
-    show_default=True,
-    metavar="PERCENT",
-    help="Gate, without labels: so many top classes must be fp32's.",
-)
+@max_accuracy_drop_option
+@min_agreement_option
 @click.option(
     "--gate",
     type=click.Choice(["on", "off"]),
@@ -93,9 +80,7 @@ class _Layers(click.ParamType[int | None]):
     metavar="FILE",
     help="Also write the report here. A refused variant's goes to ./MODEL-PRECISION-report.html by default.",
 )
-@click.option(
-    "--store", type=click.Path(path_type=Path), default=EMBEDDED_MODELS, metavar="DIR", help="The model store."
-)
+@store_option
 def quantize(
     model: str,
     calibrate: Path,

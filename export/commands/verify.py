@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import ModelReference, store_option
+from export.commands.options import ModelReference, max_accuracy_drop_option, min_agreement_option, store_option
 from export.gate import Thresholds
 from export.verify import verify
 from model_store.store import ModelStore
@@ -29,22 +29,8 @@ from model_store.store import ModelStore
     metavar="FILE",
     help="The checkpoint that MODEL was exported from: fp32 is compared with PyTorch again.",
 )
-@click.option(
-    "--max-accuracy-drop",
-    type=click.FloatRange(0, 100),
-    default=100 * Thresholds.max_accuracy_drop,
-    show_default=True,
-    metavar="POINTS",
-    help="How far accuracy may lie below the manifest's, and a variant's below fp32's.",
-)
-@click.option(
-    "--min-agreement",
-    type=click.FloatRange(0, 100),
-    default=100 * Thresholds.min_agreement,
-    show_default=True,
-    metavar="PERCENT",
-    help="Without labels: how often a variant's top class must be fp32's.",
-)
+@max_accuracy_drop_option
+@min_agreement_option
 @store_option
 def verify_command(
     model: tuple[str, str | None],
