@@ -54,8 +54,8 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 test: install-dev ## Run the tests
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install-dev ## Run the slow tests: accuracy over HTTP, whole exports
-	@$(BIN)/python -m pytest -m slow
+test-slow: install-dev ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: install-dev ## Check style and types
 	@$(BIN)/ruff check .
