@@ -83,7 +83,8 @@ class StoreSettings(_Group):
     model_store: Folder = Field(EMBEDDED_MODELS, description="Folder of models, laid out as NAME/VERSION.")
     models: Annotated[tuple[tuple[str, str | None], ...], BeforeValidator(_model_references)] = Field(
         (),
-        description="Models to serve: `name` (its newest version) or `name@version`, separated by commas; `*` for all. "
+        description="Models to serve: `name` (its promoted version, else its newest) or `name@version`, separated by "
+        "commas; `*` for all. "
         "The first is the one that answers where a request names none.",
     )
 
