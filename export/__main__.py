@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 import click
 
-from export.commands.inspect import inspect_command
-from export.commands.list import list_command
-from export.commands.model import model
-from export.commands.quantize import quantize
-from export.commands.study import study
-from export.commands.train import train
-from export.commands.verify import verify_command
-from export.commands.versions import promote, remove
 from export.errors import ExportError
 from model_store.manifest import ManifestError
 from model_store.store import StoreError
 
 PROGRAM = "python -m export"
 _INTERRUPTED = 130
+# Name by name, where in ``export.commands`` it is.
+COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "model": "model:model",
+        "train": "train:train",
+        "quantize": "quantize:quantize",
+        "inspect": "inspect:inspect_command",
+        "verify": "verify:verify_command",
+        "list": "list:list_command",
+        "promote": "versions:promote",
+        "remove": "versions:remove",
+        "study": "study:study",
+    }
+)
 
 
 class _Program(click.Group):
@@ -29,8 +38,19 @@ class _Program(click.Group):
 
     default = "model"
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imported only when asked for: no command waits for what another one needs."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(f"export.commands.{module}"), attribute)
+        return command
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in self.commands:
+        if not args or args[0] not in COMMANDS:
             args = [self.default, *(args or ["--help"])]
         return super().parse_args(ctx, args)
 
@@ -58,10 +78,6 @@ def _fail(message: str, status: int = 2) -> None:
 @click.group(cls=_Program)
 def cli() -> None:
     """Export a checkpoint, train one, and look after the model store."""
-
-
-for command in (model, train, quantize, inspect_command, verify_command, list_command, promote, remove, study):
-    cli.add_command(command)
 
 
 if __name__ == "__main__":

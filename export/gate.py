@@ -15,13 +15,13 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 from rich.console import Console
-from rich.progress import track
 
 from export.errors import ExportError
 from export.image_sets import ImageSet, Pixels
 from export.onnx_graph import INPUT
+from export.parity import ParityError, open_session
+from export.progress import shown
 from export.subsets import batches
 from model_store.reports import ROUNDING, Gate, GateRule
 
@@ -87,13 +87,10 @@ class Verdict:
 
 def cpu_logits(model: Path | bytes) -> Logits:
     """An ONNX file, or its content, on ONNX Runtime's CPU provider; ``GateError`` where it cannot be loaded."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions share no other public base
-        raise GateError(f"ONNX Runtime cannot load the file: {error}") from error
+        session = open_session(model)
+    except ParityError as error:
+        raise GateError(str(error)) from error
 
     def run(pixels: Pixels) -> Floats:
         (logits,) = session.run(["logits"], {INPUT: pixels})
@@ -108,15 +105,8 @@ def compare(images: ImageSet, baseline: Logits, variant: Logits, console: Consol
     found: list[Numbers] = []
     errors: list[Floats] = []
     margins: list[Floats] = []
-    shown = track(
-        images.read(),
-        f"comparing with fp32 on {images.name}",
-        images.count,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    for batch in batches(shown, _BATCH_PIXELS):
+    pixels = shown(images.read(), f"comparing with fp32 on {images.name}", images.count, console)
+    for batch in batches(pixels, _BATCH_PIXELS):
         true, other = baseline(batch), variant(batch)
         if true.shape != other.shape:
             raise GateError(f"fp32 gives logits of shape {true.shape}, the variant {other.shape}")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from export.checkpoints import Training
+from export.markdown import table
 from model_store.manifest import Accuracy, Manifest, Variant
 
 CARD_FILE: Final = "README.md"
@@ -115,7 +116,7 @@ def _training(training: Training | None, notes: CardNotes) -> str:
         return "\n\n".join(lines)
     lines.append(f"Recipe of `python -m export train`, {training.epoch} epochs done:")
     rows = [(key.replace("_", " "), f"{value}") for key, value in training.recipe.items()]
-    return "\n\n".join([*lines, _table(("setting", "value"), rows)])
+    return "\n\n".join([*lines, table(("setting", "value"), rows)])
 
 
 def _parity(variants: Sequence[Variant]) -> str:
@@ -132,7 +133,7 @@ def _parity(variants: Sequence[Variant]) -> str:
         if (parity := variant.parity)
     ]
     head = ("variant", "file", "images", "same top class", "largest logit error", "relative")
-    return _table(head, rows) + "\n\nONNX Runtime on its CPU provider against PyTorch in fp32, on the same pixels."
+    return table(head, rows) + "\n\nONNX Runtime on its CPU provider against PyTorch in fp32, on the same pixels."
 
 
 def _file(variant: Variant) -> str:
@@ -157,7 +158,7 @@ def _gates(variants: Sequence[Variant]) -> str:
     ]
     head = ("variant", "file", "calibration", "compared on", "same top class", "top-1", "gate", "report")
     text = "ONNX Runtime on its CPU provider, against fp32 there. An ungated variant is for benchmarks."
-    return f"{_table(head, rows)}\n\n{text}"
+    return f"{table(head, rows)}\n\n{text}"
 
 
 def _made(variant: Variant) -> str:
@@ -174,7 +175,7 @@ def _accuracy(accuracy: Accuracy, images: int, source: str) -> str:
         f"(PyTorch: {accuracy.pytorch:.2%})."
     )
     rows = [(_inline(label), f"{share:.1%}") for label, share in accuracy.by_class.items()]
-    return f"{overall}\n\n{_table(('class', 'top-1'), rows)}"
+    return f"{overall}\n\n{table(('class', 'top-1'), rows)}"
 
 
 def _use(manifest: Manifest) -> str:
@@ -203,8 +204,3 @@ def _limits(manifest: Manifest, labels: Sequence[str], notes: CardNotes) -> str:
 
 def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -18,13 +18,13 @@ import numpy.typing as npt
 import onnxruntime as ort
 import torch
 from rich.console import Console
-from rich.progress import track
 
 from export.classifier import Classifier
 from export.errors import ExportError
 from export.image_sets import ImageSet, Pixels
 from export.onnx_graph import INPUT
 from export.preprocessing import normalised
+from export.progress import shown
 from model_store.manifest import Accuracy, Parity, Preprocessing
 
 Floats = npt.NDArray[np.float32]
@@ -213,15 +213,7 @@ def measure(
 ) -> Verdict:
     """Run both on ``images`` and judge; accuracy is measured where the images are labelled."""
     tally = _Tally()
-    progress = track(
-        images.read(),
-        f"comparing on {images.name}",
-        images.count,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    for chunk in _chunks(progress):
+    for chunk in _chunks(shown(images.read(), f"comparing on {images.name}", images.count, console)):
         # Too few images for every batch size are gone through again; the report counts each once.
         pixels = chunk[np.arange(max(len(chunk), sum(BATCH_SIZES))) % len(chunk)]
         expected, found = reference(pixels), _in_batches(exported, pixels)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from rich.console import Console
-from rich.progress import track
 
 from export.feature_nodes import Layer
 from export.gate import Floats, Logits, cpu_logits, logits_of
 from export.image_sets import Pixels
+from export.progress import shown
 from export.quantize import Calibrated
 
 # Makes the variant's graph, with the named nodes kept in fp32.
@@ -43,15 +43,8 @@ def layer_harms(
     """The harm of each layer of ``calibrated`` on ``images``, the worst first; ``make`` converts it."""
     expected = logits_of(images, baseline)
     everything = frozenset(calibrated.nodes)
-    shown = track(
-        calibrated.layers,
-        "looking for the worst layers",
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
     harms = []
-    for layer in shown:
+    for layer in shown(calibrated.layers, "looking for the worst layers", len(calibrated.layers), console):
         alone = make(everything - frozenset(layer.nodes))
         found = logits_of(images, cpu_logits(alone.SerializeToString()))
         harms.append(LayerHarm(layer, noise(expected, found), _changed(expected, found)))

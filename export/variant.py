@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rich.console import Console
-from rich.progress import track
 
 from export.candidates import Candidate, Candidates, Rules
 from export.errors import ExportError
@@ -22,11 +21,12 @@ from export.gate import GateError, Thresholds
 from export.gate_report import Findings, render_report
 from export.image_sets import ImageSet
 from export.model_card import CARD_FILE, renew_card
+from export.progress import shown
 from export.quantize import calibrate
 from export.subsets import NamedImages, Source
 from model_store.manifest import Variant
 from model_store.reports import CalibrationMethod, Quantization
-from model_store.store import ModelStore, StoredModel, StoreError, describe_file
+from model_store.store import ModelStore, StoredModel, describe_file
 
 _PROBE_IMAGES: Final = 16
 _FEWEST: Final = 100  # left over from the calibration, to tell the agreement
@@ -95,17 +95,9 @@ def _say(console: Console, *notes: str) -> None:
 
 
 def _resolve(store: ModelStore, model: str) -> StoredModel:
-    name, at, version = model.partition("@")
-    stored = store.resolve(name, version if at else None)
+    stored = store.find(model)
     stored.verify()
     return stored
-
-
-def _fp32(stored: StoredModel) -> Variant:
-    variant = stored.manifest.variant("fp32")
-    if variant is None:
-        raise StoreError(f"{stored.folder}: the manifest has no fp32 variant")
-    return variant
 
 
 def _choose(request: VariantRequest, stored: StoredModel) -> _Images:
@@ -140,12 +132,9 @@ def _coarse(images: ImageSet, rules: Rules) -> str | None:
 
 def _candidates(request: VariantRequest, stored: StoredModel, images: _Images, console: Console) -> Candidates:
     """Calibrates; the candidates are made when they are asked for."""
-    file, shown, method = stored.path(_fp32(stored)), images.calibration, _method(request)
-    console.print(f"calibrating by {method} on {shown.count} images of {shown.name}", markup=False, highlight=False)
-    pixels = track(
-        shown.read(), "calibrating", shown.count, console=console, transient=True, disable=not console.is_terminal
-    )
-    calibrated = calibrate(file, method, pixels)
+    file, chosen, method = stored.path(stored.variant("fp32")), images.calibration, _method(request)
+    console.print(f"calibrating by {method} on {chosen.count} images of {chosen.name}", markup=False, highlight=False)
+    calibrated = calibrate(file, method, shown(chosen.read(), "calibrating", chosen.count, console))
     validation = images.validation.images
     return Candidates(stored.manifest, file, request.precision, calibrated, validation, images.probe, console)
 
@@ -183,7 +172,7 @@ def _report(
             harms=candidate.harms,
             float_layers=[layer.name for layer in candidate.float_layers],
             bytes=candidate.model.ByteSize(),
-            baseline_bytes=_fp32(stored).bytes,
+            baseline_bytes=stored.variant("fp32").bytes,
             notes=notes,
         )
     )

@@ -44,9 +44,7 @@ def verify(
         yield Finding("files", False, str(error))
         return  # what was changed is not run
     yield Finding("files", True, f"{len(stored.manifest.files)}, each with the manifest's SHA-256")
-    fp32 = stored.manifest.variant("fp32")
-    if fp32 is None:
-        raise ExportError(f"{stored.folder}: no fp32 variant to compare with")
+    fp32 = stored.variant("fp32")
     images = real_images(source, stored.manifest.preprocessing, stored.labels())
     note = "labelled" if images.targets else f"no accuracy: {images.note}"
     yield Finding("images", True, f"{images.count} of {images.name}, {note}")

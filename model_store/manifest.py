@@ -55,6 +55,12 @@ def check_version(version: str) -> str:
     return version
 
 
+def parse_reference(text: str) -> tuple[str, str | None]:
+    """``NAME`` or ``NAME@VERSION`` as a pair, or ``ValueError``."""
+    name, at, version = text.partition("@")
+    return check_name(name), check_version(version) if at else None
+
+
 def _check_file_name(name: str) -> str:
     if not _FILE_NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not a plain file name")

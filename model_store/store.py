@@ -14,19 +14,23 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from model_store.manifest import (
     MANIFEST_FILE,
     File,
     Manifest,
     ManifestError,
+    Precision,
     Variant,
     check_name,
     check_version,
     dump_manifest,
     load_manifest,
+    parse_reference,
 )
+
+T = TypeVar("T")
 
 EMBEDDED_MODELS: Final = Path(__file__).parent / "models"
 LABELS_FILE: Final = "labels.txt"
@@ -47,6 +51,14 @@ class StoredModel:
 
     def path(self, file: File) -> Path:
         return self.folder / file.file
+
+    def variant(self, precision: Precision) -> Variant:
+        """The variant in ``precision``; ``StoreError`` says which there are instead."""
+        variant = self.manifest.variant(precision)
+        if variant is None:
+            there = ", ".join(v.precision for v in self.manifest.variants)
+            raise StoreError(f"{self.folder}: the manifest has no {precision} variant; there: {there}")
+        return variant
 
     def labels(self) -> tuple[str, ...]:
         """The classes' names, by index; one a line in the labels file."""
@@ -126,6 +138,10 @@ class ModelStore:
         if (manifest.name, manifest.version) != (name, version):
             raise StoreError(f"{folder}: the manifest is of {manifest.name} version {manifest.version}")
         return StoredModel(folder, manifest)
+
+    def find(self, reference: str) -> StoredModel:
+        """The model that ``NAME`` or ``NAME@VERSION`` means; ``StoreError`` where there is none."""
+        return self.resolve(*_checked(parse_reference, reference))
 
     def promoted(self, name: str) -> str | None:
         """The version that was promoted, if one was; ``StoreError`` where it is not there any more."""
@@ -220,7 +236,7 @@ def _check_admitted(variant: Variant) -> None:
         raise StoreError(f"{variant.file}: it did not pass the {variant.gate.rule} gate; not published")
 
 
-def _checked(check: Callable[[str], str], value: str) -> str:
+def _checked(check: Callable[[str], T], value: str) -> T:
     try:
         return check(value)
     except ValueError as error:

@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from model_store.manifest import Precision, check_name, check_version
+from model_store.manifest import Precision, parse_reference
 from model_store.store import EMBEDDED_MODELS
 
 PREFIX: Final = "RESNET_"
@@ -45,15 +45,10 @@ def _model_references(value: object) -> object:
     parts = [part.strip() for part in value.split(",") if part.strip()]
     if not parts:
         raise ValueError("names no model; '*' takes all")
-    references = tuple(_model_reference(part) for part in parts)
+    references = tuple(parse_reference(part) for part in parts)
     if len(set(references)) < len(references):
         raise ValueError("names a model twice")
     return references
-
-
-def _model_reference(text: str) -> tuple[str, str | None]:
-    name, at, version = text.partition("@")
-    return check_name(name), check_version(version) if at else None
 
 
 class _Group(BaseModel):

@@ -82,18 +82,10 @@ def choose_variant(stored: StoredModel, precision: Literal["auto"] | Precision, 
     """
     if precision == "auto":
         fast = stored.manifest.variant(FAST.get(provider, "fp32"))
-        return fast if fast is not None and fast.gated else _named_variant(stored, "fp32")
-    return _named_variant(stored, precision)
+        return fast if fast is not None and fast.gated else stored.variant("fp32")
+    return stored.variant(precision)
 
 
 def check_precision(stored: StoredModel, precision: Literal["auto"] | Precision) -> None:
     """``StoreError`` where ``stored`` lacks what is asked for, or lacks fp32, which ``auto`` falls back to."""
-    _named_variant(stored, "fp32" if precision == "auto" else precision)
-
-
-def _named_variant(stored: StoredModel, precision: Precision) -> Variant:
-    variant = stored.manifest.variant(precision)
-    if variant is None:
-        there = ", ".join(v.precision for v in stored.manifest.variants)
-        raise StoreError(f"{stored.folder}: the manifest has no {precision} variant; there: {there}")
-    return variant
+    stored.variant("fp32" if precision == "auto" else precision)

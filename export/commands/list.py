@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +11,12 @@ import click
 from export.architecture import AnySpec, DenseNetSpec, HighwaySpec
 from export.commands.options import store_option
 from export.costs import cost
+from export.markdown import aligned_table
 from export.published import PUBLISHED, Published
 from export.specs import SPECS
 from model_store.store import ModelStore
 
+MODELS_HEAD: Final = ("model", "version", "architecture", "classes", "variants", "accuracy")
 ARCHITECTURES_HEAD: Final = ("name", "input", "parameters", "multiply-adds", "embedding", "published")
 
 
@@ -29,9 +31,11 @@ def list_command(what: str, store: Path) -> None:
     """
     tables = []
     if what in ("models", "all"):
-        tables.append(table(("model", "version", "architecture", "classes", "variants", "accuracy"), model_rows(store)))
+        tables.append(
+            aligned_table(("model", "version", "architecture", "classes", "variants", "accuracy"), model_rows(store))
+        )
     if what in ("architectures", "all"):
-        tables.append(table(ARCHITECTURES_HEAD, architecture_rows(), right=(2, 3, 4)))
+        tables.append(aligned_table(ARCHITECTURES_HEAD, architecture_rows(), right=(2, 3, 4)))
     click.echo("\n\n".join(tables))
 
 
@@ -101,17 +105,3 @@ def _published(found: Published | None) -> str:
     figures = [millions, found.multiply_adds and f"{found.multiply_adds} G"]
     note = f"; {found.note}" if found.note else ""
     return f"{', '.join(figure for figure in figures if figure)} ({found.source}{note})"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """A Markdown table that is aligned for a terminal too; columns ``right`` are figures."""
-    cells = [list(head), *(list(row) for row in rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
-    rule = ["-" * (w - 1) + ":" if i in right else "-" * w for i, w in enumerate(widths)]
-    cells.insert(1, rule)
-    return "\n".join(
-        "| "
-        + " | ".join(c.rjust(w) if i in right else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        + " |"
-        for row in cells
-    )

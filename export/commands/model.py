@@ -35,7 +35,8 @@ class _Model(click.Command):
         """The other commands, as this is the help of the whole program too."""
         program = ctx.parent.command if ctx.parent else None
         if isinstance(program, click.Group):
-            others = [(name, c.get_short_help_str(80)) for name, c in program.commands.items() if c is not self]
+            found = [(name, program.get_command(ctx, name)) for name in program.list_commands(ctx)]
+            others = [(name, command.get_short_help_str(80)) for name, command in found if command not in (None, self)]
             with formatter.section("Other commands"):
                 formatter.write_dl(others)
 

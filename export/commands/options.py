@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from export.gate import Thresholds
-from model_store.manifest import check_name, check_version
+from model_store.manifest import parse_reference
 from model_store.store import EMBEDDED_MODELS
 
 store_option = click.option(
@@ -45,8 +45,7 @@ class ModelReference(click.ParamType[tuple[str, str | None]]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str | None]:
-        name, at, version = str(value).partition("@")
         try:
-            return check_name(name), check_version(version) if at else None
+            return parse_reference(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)

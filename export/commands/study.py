@@ -11,7 +11,7 @@ from export.checkpoints import read_checkpoint
 from export.fitting import load_network
 from export.networks import build
 from export.specs import get_spec
-from export.study import gradient_flow, identity, plots, report, shattered
+from export.study import gradient_flow, identity, plots, records, report, shattered
 from export.study.training_runs import EXPERIMENTS, Results, Run, StudyError, gather, perform, runs_of
 from export.train import Dataset, load_dataset, normalise
 
@@ -104,7 +104,7 @@ def _measure(name: str, batch: Dataset | None, out: Path) -> str:
 
 def _shattered(out: Path, figures: Path) -> str:
     found = shattered.measure_all()
-    shattered.save(found, out / "shattered.json")
+    records.save(found, out / "shattered.json")
     plots.covariances(shattered.showcase(), figures / "shattered.png")
     plots.autocorrelations(found, figures / "autocorrelation.svg")
     return report.shattering(found)
@@ -112,10 +112,10 @@ def _shattered(out: Path, figures: Path) -> str:
 
 def _gradients(batch: Dataset, results: Results, out: Path, figures: Path) -> str:
     curves = gradient_flow.measure(batch, out, results)
-    gradient_flow.save(curves, out / "gradients.json")
+    records.save(curves, out / "gradients.json")
     plots.gradient_flow(curves, figures / "gradients.svg")
     checks = [_checked(arch, batch, results, out) for arch in _CHECKED]
-    identity.save(checks, out / "identity.json")
+    records.save(checks, out / "identity.json")
     return f"{report.gradients(curves)}\n\n{report.identities(checks)}"
 
 

@@ -9,9 +9,8 @@ gradients of plain nets do not vanish; this measures what they do instead.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -138,17 +137,3 @@ def measure(data: Dataset, out: Path, results: Results, archs: Sequence[str] = A
         if arch in results:
             curves.append(after_training(results[arch][0].run, out, images, targets))
     return curves
-
-
-def save(curves: Sequence[GradientCurve], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(curve) for curve in curves], indent=1) + "\n")
-
-
-def read(path: Path) -> list[GradientCurve]:
-    """What ``save`` wrote; ``StudyError`` where it is something else."""
-    try:
-        found = [GradientCurve(**fields) for fields in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError) as error:
-        raise StudyError(f"{path}: not a result of this command: {error}") from error
-    return found

@@ -8,10 +8,8 @@ ReLU after the addition, which lets only the rows of the positive outputs pass.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -99,17 +97,3 @@ def check(arch: str, net: Classifier, name: str, images: Tensor, trained: bool, 
         branch_diagonal=float(branch.diagonal().mean()),
         branch_norm=float(torch.linalg.matrix_norm(branch, 2)),
     )
-
-
-def save(checks: Sequence[IdentityCheck], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(found) for found in checks], indent=1) + "\n")
-
-
-def read(path: Path) -> list[IdentityCheck]:
-    """What ``save`` wrote; ``StudyError`` where it is something else."""
-    try:
-        found = [IdentityCheck(**fields) for fields in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError) as error:
-        raise StudyError(f"{path}: not a result of this command: {error}") from error
-    return found

@@ -12,7 +12,11 @@ from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
 
-from export.study import gradient_flow, identity, plots, shattered
+from export.markdown import table
+from export.study import plots, records
+from export.study.gradient_flow import GradientCurve
+from export.study.identity import IdentityCheck
+from export.study.shattered import Shattering
 from export.study.training_runs import Results, RunResult, StudyError, gather
 
 DOCUMENT = "residual-learning.md"
@@ -43,10 +47,9 @@ _PAPER_SHORTCUTS: Mapping[str, str] = MappingProxyType(
 _LEFT_OUT = ("2-layer", "4-layer")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _figures(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with names in the first column and figures in the others."""
+    return table(head, rows, right=range(1, len(head)))
 
 
 def _percent(share: float) -> str:
@@ -120,17 +123,17 @@ def degradation(results: Results) -> str:
     }
     head = ("net", "parameters", "training error, last epoch", "test error", "paper's test error")
     sentences = f"{_step(chosen, 'plain', 'plain')} {_step(chosen, 'resnet', 'ResNet')}"
-    return f"{_budget(chosen)}\n\n{table(head, _rows(chosen, names, _PAPER))}\n\n{sentences}"
+    return f"{_budget(chosen)}\n\n{_figures(head, _rows(chosen, names, _PAPER))}\n\n{sentences}"
 
 
 def shortcuts(results: Results) -> str:
     """The kinds of shortcut in the 20-layer net."""
     chosen = _needed(results, SHORTCUTS)
     head = ("shortcut", "parameters", "training error, last epoch", "test error", "papers' (ResNet-34, ImageNet)")
-    return f"{_budget(chosen)}\n\n{table(head, _rows(chosen, SHORTCUTS, _PAPER_SHORTCUTS))}"
+    return f"{_budget(chosen)}\n\n{_figures(head, _rows(chosen, SHORTCUTS, _PAPER_SHORTCUTS))}"
 
 
-def gradients(curves: Sequence[gradient_flow.GradientCurve]) -> str:
+def gradients(curves: Sequence[GradientCurve]) -> str:
     """First block's gradient over the last block's, for every net and state."""
     states = ("initialisation", "initialisation without BN", "trained")
     found = {(curve.arch, curve.state): curve for curve in curves}
@@ -142,10 +145,10 @@ def gradients(curves: Sequence[gradient_flow.GradientCurve]) -> str:
             row.append(f"{curve.first_over_last:.3g}" if curve else "not measured")
         trained = found.get((arch, "trained"))
         rows.append([*row, trained.trained or "" if trained else ""])
-    return table(("net", "initialised", "initialised, no BatchNorm", "trained", "trained for"), rows)
+    return _figures(("net", "initialised", "initialised, no BatchNorm", "trained", "trained for"), rows)
 
 
-def identities(checks: Sequence[identity.IdentityCheck]) -> str:
+def identities(checks: Sequence[IdentityCheck]) -> str:
     """Jacobians of a block, of one plus its branch, and by central differences."""
     rows = [
         [
@@ -168,10 +171,10 @@ def identities(checks: Sequence[identity.IdentityCheck]) -> str:
         "branch's",
         "branch's norm",
     )
-    return table(head, rows)
+    return _figures(head, rows)
 
 
-def shattering(found: Sequence[shattered.Shattering]) -> str:
+def shattering(found: Sequence[Shattering]) -> str:
     """Autocorrelations and spectra of the networks' gradients and of the noises."""
     rows = [
         [
@@ -183,7 +186,7 @@ def shattering(found: Sequence[shattered.Shattering]) -> str:
         for one in found
         if not one.name.startswith(_LEFT_OUT)
     ]
-    return table(("df/dx of", "lag 1", "lag 5", "lag 15", "spectral slope", "size (rms)"), rows)
+    return _figures(("df/dx of", "lag 1", "lag 5", "lag 15", "spectral slope", "size (rms)"), rows)
 
 
 def figure(name: str, title: str) -> str:
@@ -236,14 +239,14 @@ def _measured(out: Path, figures: Path) -> dict[str, str]:
     """The sections of the other experiments whose results are in ``out``."""
     sections = {}
     if (out / "gradients.json").exists():
-        curves = gradient_flow.read(out / "gradients.json")
+        curves = records.read(GradientCurve, out / "gradients.json")
         plots.gradient_flow(curves, figures / "gradients.svg")
         shown = figure("gradients.svg", "Gradient norm by block, relative to the last block")
         sections["gradients"] = f"{gradients(curves)}\n\n{shown}"
     if (out / "identity.json").exists():
-        sections["identity"] = identities(identity.read(out / "identity.json"))
+        sections["identity"] = identities(records.read(IdentityCheck, out / "identity.json"))
     if (out / "shattered.json").exists():
-        found = shattered.read(out / "shattered.json")
+        found = records.read(Shattering, out / "shattered.json")
         plots.autocorrelations(found, figures / "autocorrelation.svg")
         lines = figure(
             "autocorrelation.svg", "Autocorrelation of the gradients by depth, between white and brown noise"

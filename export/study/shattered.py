@@ -18,18 +18,14 @@ difference.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from export.study.training_runs import StudyError
 
 POINTS = 256
 RANGE = 2.0
@@ -196,17 +192,3 @@ def measure_all(seeds: int = SEEDS, depths: Sequence[int] = DEPTHS) -> list[Shat
     found = [measure(name, noise(seeds)) for name, noise in NOISES.items()]
     nets = [ScalarNet(kind, depth, beta) for kind, beta in FAMILIES for depth in depths]
     return [*found, *(measure(str(net), gradients(net, seeds)) for net in (ScalarNet("plain", 1), *nets))]
-
-
-def save(found: Sequence[Shattering], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
-
-
-def read(path: Path) -> list[Shattering]:
-    """What ``save`` wrote; ``StudyError`` where it is something else."""
-    try:
-        found = [Shattering(**fields) for fields in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError) as error:
-        raise StudyError(f"{path}: not a result of this command: {error}") from error
-    return found

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -17,10 +18,14 @@ from torch import nn
 
 from export import convert, specs
 from export.architecture import Spec
+from export.classifier import Classifier
+from export.http_client import open_client
 from export.networks import build
 from export.onnx_graph import Graph, export_graph
 from export.resnet import ResNet
 from model_store.manifest import Preprocessing
+
+from .http_server import without_proxies
 
 # One block a stage: exported in a moment, with every kind of layer but the 7x7 stem.
 TINY = Spec("basic", (1, 1), "cifar", "A", stem_width=8, width=8, image_size=16)
@@ -116,3 +121,26 @@ def pictures(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
+
+
+@pytest.fixture
+def weights(tmp_path: Path, tiny: Classifier) -> Path:
+    """A checkpoint of the tiny network, as a bare state dict."""
+    path = tmp_path / "tiny.pth"
+    torch.save(tiny.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def no_proxies() -> Iterator[None]:
+    """Requests go to the servers of these tests, whatever this machine's environment says."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        without_proxies(monkeypatch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def http_client(no_proxies: None) -> Iterator[httpx.Client]:
+    """One for all tests, as reading the certificates takes longer than most of them."""
+    with open_client() as client:
+        yield client

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from export.download import Downloader, Remote
-from export.http_client import ATTEMPTS, DownloadError, Refused, Unreachable, open_client
+from export.http_client import ATTEMPTS, DownloadError, Refused, Unreachable
 from tests.export.http_server import (
     WeightsServer,
     answer,
@@ -28,7 +28,6 @@ from tests.export.http_server import (
     ignore_range,
     serving,
     without_length,
-    without_proxies,
 )
 
 CONTENT = bytes(range(256)) * 40
@@ -36,18 +35,7 @@ OTHER = bytes(reversed(CONTENT))
 PATH = "/models/net.pth"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_proxies() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        without_proxies(monkeypatch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def client() -> Iterator[httpx.Client]:
-    """One for all tests, as reading the certificates takes longer than most of them."""
-    with open_client() as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.fixture
@@ -80,9 +68,9 @@ class Setup:
 
 
 @pytest.fixture
-def setup(tmp_path: Path, console: Console, client: httpx.Client) -> Setup:
+def setup(tmp_path: Path, console: Console, http_client: httpx.Client) -> Setup:
     slept: list[float] = []
-    return Setup(tmp_path / "cache" / "net.pth", Downloader(client, console, slept.append), slept)
+    return Setup(tmp_path / "cache" / "net.pth", Downloader(http_client, console, slept.append), slept)
 
 
 def test_a_file_is_fetched_with_progress(server: WeightsServer, setup: Setup) -> None:
@@ -401,7 +389,7 @@ def test_two_processes_want_the_same_file(server: WeightsServer, tmp_path: Path)
     known=st.booleans(),
 )
 def test_any_interruption_gives_the_same_file(
-    client: httpx.Client,
+    http_client: httpx.Client,
     tmp_path_factory: pytest.TempPathFactory,
     content: bytes,
     cuts: list[int],
@@ -413,7 +401,7 @@ def test_any_interruption_gives_the_same_file(
         server.script(PATH, *map(break_off, cuts))
         remote = Remote(url, hashlib.sha256(content).hexdigest(), size=len(content) if known else None)
         target = tmp_path_factory.mktemp("cache") / "net.pth"
-        Downloader(client, Console(file=io.StringIO()), lambda _: None).fetch(remote, target)
+        Downloader(http_client, Console(file=io.StringIO()), lambda _: None).fetch(remote, target)
         assert target.read_bytes() == content
 
 

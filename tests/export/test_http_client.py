@@ -20,24 +20,13 @@ from export.http_client import (
     open_client,
     persist,
 )
-from tests.export.http_server import WeightsServer, answer, break_off, endless, hang_up, held, serving, without_proxies
+from tests.export.http_server import WeightsServer, answer, break_off, endless, hang_up, held, serving
 
 PATH = "/answer"
 CONTENT = b"the answer, " * 100
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_proxies() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        without_proxies(monkeypatch)
-        yield
-
-
-@pytest.fixture(scope="module")
-def shared_client() -> Iterator[httpx.Client]:
-    """One for all tests, as reading the certificates takes longer than most of them."""
-    with open_client() as client:
-        yield client
+pytestmark = pytest.mark.usefixtures("no_proxies")
 
 
 @pytest.fixture
@@ -65,8 +54,8 @@ class Reader:
 
 
 @pytest.fixture
-def read(shared_client: httpx.Client) -> Reader:
-    return Reader(shared_client)
+def read(http_client: httpx.Client) -> Reader:
+    return Reader(http_client)
 
 
 def test_an_answer_comes_uncompressed_and_whole(server: WeightsServer, read: Reader) -> None:

@@ -14,20 +14,12 @@ from click.testing import CliRunner, Result
 from export import __main__ as program
 from export import specs
 from export.networks import build
-from export.resnet import ResNet
 from model_store.store import ModelStore
 
 ROOT = Path(__file__).parents[2]
 
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
-
-
-@pytest.fixture
-def weights(tmp_path: Path, tiny: ResNet) -> Path:
-    path = tmp_path / "tiny.pth"
-    torch.save(tiny.state_dict(), path)
-    return path
 
 
 def run(*arguments: object) -> Result:

@@ -30,13 +30,6 @@ from tests.export.origin_files import hugging_face_folder, onnx_file
 pytestmark = pytest.mark.usefixtures("tiny_is_known", "exported_once")
 
 
-@pytest.fixture
-def weights(tmp_path: Path, tiny: ResNet) -> Path:
-    path = tmp_path / "tiny.pth"
-    torch.save(tiny.state_dict(), path)
-    return path
-
-
 def run(*arguments: object) -> Result:
     return CliRunner().invoke(program.cli, [str(argument) for argument in arguments])
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from export import specs
 from export.architecture import Spec
 from export.commands import study as command
-from export.study import gradient_flow, identity, shattered
+from export.study import gradient_flow, records, shattered
 from export.study.identity import IdentityCheck
 from export.study.training_runs import EXPERIMENTS, StudyError, gather
 from tests.export.study.conftest import Pictures
@@ -62,14 +62,14 @@ def test_everything_from_start_to_end(images: Path, tmp_path: Path, monkeypatch:
     checks = json.loads((out / "identity.json").read_text())
     assert [check["trained"] for check in checks] == [True, True]
     assert all(check["identity_error"] < 1e-4 for check in checks)
-    states = [one.state for one in gradient_flow.read(out / "gradients.json")]
+    states = [one.state for one in records.read(gradient_flow.GradientCurve, out / "gradients.json")]
     assert states.count("trained") == len(gradient_flow.ARCHS)
     drawn = {path.stem for path in (out / "plots").iterdir()}
     assert drawn == {"degradation", "shortcuts", "gradients", "shattered", "autocorrelation"}
 
 
 def test_report_fills_the_document(tmp_path: Path) -> None:
-    identity.save([IdentityCheck("net", "layer1.1", True, 4, 0.0, 0.0, 1.0, 0.0, 1.0)], tmp_path / "identity.json")
+    records.save([IdentityCheck("net", "layer1.1", True, 4, 0.0, 0.0, 1.0, 0.0, 1.0)], tmp_path / "identity.json")
     document = tmp_path / "residual-learning.md"
     document.write_text("<!-- study:identity -->\n<!-- /study:identity -->\n")
     assert run("report", "--out", str(tmp_path), "--docs", str(tmp_path)) == f"{document}: identity\n"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from export import specs
 from export.architecture import Spec
 from export.networks import build
-from export.study import gradient_flow
+from export.study import gradient_flow, records
 from export.study.gradient_flow import at_initialisation, block_norms, without_norm
 from export.study.training_runs import StudyError, gather, perform
 from export.train import load_dataset
@@ -108,10 +108,10 @@ def test_trained_networks_are_measured_where_there_are_some(
     curves = gradient_flow.measure(data, tmp_path, gather(tmp_path), ("tiny",))
     assert curves[-1].state == "trained"
     assert curves[-1].trained == "2 epochs of 8 images"
-    gradient_flow.save(curves, tmp_path / "gradients.json")
-    assert [curve.first_over_last for curve in gradient_flow.read(tmp_path / "gradients.json")] == [
-        curve.first_over_last for curve in curves
-    ]
+    records.save(curves, tmp_path / "gradients.json")
+    assert [
+        curve.first_over_last for curve in records.read(gradient_flow.GradientCurve, tmp_path / "gradients.json")
+    ] == [curve.first_over_last for curve in curves]
 
 
 def test_other_families_are_refused() -> None:
@@ -123,4 +123,4 @@ def test_foreign_results_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text('[{"arch": "tiny"}]')
     with pytest.raises(StudyError, match=r"a\.json"):
-        gradient_flow.read(path)
+        records.read(gradient_flow.GradientCurve, path)

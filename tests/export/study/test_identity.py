@@ -13,7 +13,7 @@ from export.architecture import Spec
 from export.blocks import ResidualBlock
 from export.classifier import Classifier
 from export.networks import build
-from export.study import identity
+from export.study import identity, records
 from export.study.training_runs import StudyError
 from tests.export.conftest import perturb
 
@@ -72,8 +72,8 @@ def test_blocks_without_an_identity_are_refused(spec: Spec, block: str) -> None:
 
 def test_results_are_read_back(tmp_path: Path) -> None:
     found = identity.check("net", made(PRE), "layer1.1", IMAGES, trained=False, crop=2)
-    identity.save([found], tmp_path / "new" / "identity.json")
-    assert identity.read(tmp_path / "new" / "identity.json") == [found]
+    records.save([found], tmp_path / "new" / "identity.json")
+    assert records.read(identity.IdentityCheck, tmp_path / "new" / "identity.json") == [found]
     (tmp_path / "a.json").write_text("[{}]")
     with pytest.raises(StudyError, match=r"a\.json"):
-        identity.read(tmp_path / "a.json")
+        records.read(identity.IdentityCheck, tmp_path / "a.json")

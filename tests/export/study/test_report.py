@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from export.study import gradient_flow, report, shattered
+from export.study import gradient_flow, records, report, shattered
 from export.study.gradient_flow import GradientCurve
 from export.study.identity import IdentityCheck
-from export.study.identity import save as save_checks
 from export.study.training_runs import Run, RunResult, StudyError
 from export.train import EpochRecord
 
@@ -104,9 +103,9 @@ def test_the_real_document_takes_every_section(tmp_path: Path, docs: Path) -> No
     out = tmp_path / "out"
     for of_arch in results().values():
         of_arch[0].save(of_arch[0].run.result(out))
-    gradient_flow.save(CURVES, out / "gradients.json")
-    save_checks([CHECK], out / "identity.json")
-    shattered.save(shattered.measure_all(seeds=2, depths=(2,)), out / "shattered.json")
+    records.save(CURVES, out / "gradients.json")
+    records.save([CHECK], out / "identity.json")
+    records.save(shattered.measure_all(seeds=2, depths=(2,)), out / "shattered.json")
     filled = report.render(out, docs)
     assert filled == ["degradation", "shortcuts", "gradients", "identity", "shattered"]
     text = (docs / report.DOCUMENT).read_text()
@@ -120,7 +119,7 @@ def test_only_what_was_measured_is_written(tmp_path: Path, docs: Path) -> None:
     before = (docs / report.DOCUMENT).read_text()
     with pytest.raises(StudyError, match="no results there"):
         report.render(tmp_path / "out", docs)
-    save_checks([replace(CHECK, arch="another")], tmp_path / "out" / "identity.json")
+    records.save([replace(CHECK, arch="another")], tmp_path / "out" / "identity.json")
     assert report.render(tmp_path / "out", docs) == ["identity"]
     after = (docs / report.DOCUMENT).read_text()
     assert "another layer1.1" in after

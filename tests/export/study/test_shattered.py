@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from export.study import shattered
+from export.study import records, shattered
 from export.study.shattered import ScalarNet, autocorrelation, covariance, gradients, spectral_slope
 from export.study.training_runs import StudyError
 
@@ -98,8 +98,8 @@ def test_results_are_read_back(tmp_path: Path) -> None:
     found = shattered.measure_all(seeds=2, depths=(2,))
     assert [one.name for one in found][:3] == ["white noise", "brown noise", "1-layer plain"]
     assert len(found) == 3 + len(shattered.FAMILIES)
-    shattered.save(found, tmp_path / "new" / "shattered.json")
-    read = shattered.read(tmp_path / "new" / "shattered.json")
+    records.save(found, tmp_path / "new" / "shattered.json")
+    read = records.read(shattered.Shattering, tmp_path / "new" / "shattered.json")
     assert [one.name for one in read] == [one.name for one in found]
     assert read[0].autocorrelation == pytest.approx(found[0].autocorrelation)
 
@@ -109,7 +109,7 @@ def test_foreign_results_are_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content)
     with pytest.raises(StudyError, match=r"a\.json"):
-        shattered.read(path)
+        records.read(shattered.Shattering, path)
 
 
 def test_showcase_has_the_networks_of_the_papers_first_figure() -> None:
