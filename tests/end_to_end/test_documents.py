@@ -106,7 +106,7 @@ def test_an_own_model_by_the_readme(tmp_path: Path) -> None:
     """The README's export and serve, with a seeded ResNet-50 in the place of a trained one."""
     import torch
 
-    from export.resnet import build
+    from export.networks import build
     from export.specs import get_spec
 
     torch.save(build(get_spec("resnet50"), 12, seed=0).state_dict(), tmp_path / "checkpoint.pth")
