@@ -94,8 +94,9 @@ class InferenceSettings(_Group):
     )
     precision: Literal["auto"] | Precision = Field(
         "auto",
-        description="The variant that runs. `auto`: int8 on OpenVINO and CPU, fp16 on CUDA, where the model has it and "
-        "it passed its gate, else fp32. `fp32`, `fp16` or `int8` by name: that one, gated or not, or the start stops.",
+        description="The variant that runs. `auto`: the fastest that passed its gate on this kind of provider, of int8 "
+        "and bf16 on OpenVINO, int8 on CPU, fp16 on CUDA, where the CPU has instructions for it; else fp32. `fp32`, "
+        "`bf16` (OpenVINO alone), `fp16` or `int8` by name: that one, gated or not, or the start stops.",
     )
     slots: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto",

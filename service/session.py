@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from model_store.manifest import Precision, Variant
+from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
 from service.config import Provider
 from service.postprocess import Floats
+from service.precision import check_precision as check_precision
+from service.precision import choose_variant, passed_over
 from service.providers import Share, open_session
 
-Image = npt.NDArray[np.uint8]
+logger = logging.getLogger(__name__)
 
-# The fast arithmetic of each provider: CPUs have instructions for int8, GPUs for fp16.
-FAST: Final[Mapping[Provider, Precision]] = MappingProxyType({"cuda": "fp16", "openvino": "int8", "cpu": "int8"})
+Image = npt.NDArray[np.uint8]
 
 
 class Session:
@@ -46,6 +47,9 @@ class Session:
         self.passed_over = opened.passed_over
         self._session = opened.session
         self._check_signature(stored)
+        if precision == "auto":
+            for reason in passed_over(stored, opened.provider):
+                logger.info("model %s version %s: %s", stored.manifest.name, stored.manifest.version, reason)
 
     def _check_signature(self, stored: StoredModel) -> None:
         """Refuse a graph that is not what its manifest says, before any request meets it."""
@@ -73,19 +77,3 @@ class Session:
         with ThreadPoolExecutor(self.slots) as pool:
             for size in range(1, max_batch + 1):
                 list(pool.map(self.logits, [[blank] * size] * self.slots))
-
-
-def choose_variant(stored: StoredModel, precision: Literal["auto"] | Precision, provider: Provider) -> Variant:
-    """The variant to run on ``provider``; ``StoreError`` where there is none.
-
-    ``auto`` takes what is fast there only if a gate admitted it; a name takes that one, whatever it says of itself.
-    """
-    if precision == "auto":
-        fast = stored.manifest.variant(FAST.get(provider, "fp32"))
-        return fast if fast is not None and fast.gated else stored.variant("fp32")
-    return stored.variant(precision)
-
-
-def check_precision(stored: StoredModel, precision: Literal["auto"] | Precision) -> None:
-    """``StoreError`` where ``stored`` lacks what is asked for, or lacks fp32, which ``auto`` falls back to."""
-    stored.variant("fp32" if precision == "auto" else precision)
