@@ -10,7 +10,6 @@ https://onnxruntime.ai/docs/execution-providers/plugin-ep-libraries/ (plugins).
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from typing import Any, Final, Literal
 
 import onnxruntime as ort
 
+from model_store.openvino_plugin import PluginUnavailable, cpu_device
 from service.config import Provider
 
 logger = logging.getLogger(__name__)
@@ -102,22 +102,11 @@ def _open_cuda(path: Path, share: Share) -> Any:
     return session
 
 
-@functools.cache
 def _openvino_device() -> Any:
-    """The plugin's CPU device; registers the plugin once a process."""
     try:
-        import onnxruntime_ep_openvino as plugin
-    except ImportError as error:
-        raise ProviderUnavailable("onnxruntime-ep-openvino is not installed") from error
-    try:
-        ort.register_execution_provider_library(plugin.get_ep_name(), plugin.get_library_path())
-    except Exception as error:
-        raise ProviderUnavailable(f"the plugin cannot be loaded: {error}") from error
-    cpu = ort.OrtHardwareDeviceType.CPU
-    for device in ort.get_ep_devices():
-        if device.ep_name == plugin.get_ep_name() and device.device.type == cpu:
-            return device
-    raise ProviderUnavailable("the plugin offers no CPU device")
+        return cpu_device()
+    except PluginUnavailable as error:
+        raise ProviderUnavailable(str(error)) from error
 
 
 def _check_openvino() -> None:

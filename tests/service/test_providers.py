@@ -3,7 +3,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -64,7 +64,7 @@ class FakeRuntime:
         self.registered.append(name)
 
     def get_ep_devices(self) -> list[Any]:
-        return self.devices
+        return self.devices if self.registered else []
 
     def InferenceSession(self, path: Path, options: Options, providers: list[Any] | None = None) -> Any:  # noqa: N802
         names = [p if isinstance(p, str) else p[0] for p in providers or ["OpenVINO"]]
@@ -81,20 +81,11 @@ class NVMLError(Exception):
     pass
 
 
-@pytest.fixture(autouse=True)
-def _forget_the_plugin() -> Iterator[None]:
-    """The real plugin can be registered once a process; fakes must neither see nor leave it."""
-    real = providers._openvino_device
-    yield
-    assert providers._openvino_device is real
-
-
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
     runtime = FakeRuntime()
     monkeypatch.setattr(providers, "ort", runtime)
-    uncached = providers._openvino_device.__wrapped__
-    monkeypatch.setattr(providers, "_openvino_device", uncached)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)  # type: ignore[arg-type]
     driver(monkeypatch, 1)
     plugin(monkeypatch, runtime)
     return runtime
