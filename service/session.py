@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -12,14 +13,16 @@ import numpy.typing as npt
 
 from model_store.manifest import Precision, Variant
 from model_store.store import StoredModel, StoreError
-from service.config import Provider
+from service.config import Provider, ProviderSettings
 from service.postprocess import Floats
 from service.providers import Share, open_session
 
 Image = npt.NDArray[np.uint8]
 
 # The fast arithmetic of each provider: CPUs have instructions for int8, GPUs for fp16.
-FAST: Final[Mapping[Provider, Precision]] = MappingProxyType({"cuda": "fp16", "openvino": "int8", "cpu": "int8"})
+FAST: Final[Mapping[Provider, Precision]] = MappingProxyType(
+    {"tensorrt": "fp16", "cuda": "fp16", "openvino": "int8", "cpu": "int8"}
+)
 
 
 class Session:
@@ -34,12 +37,16 @@ class Session:
         requested: Literal["auto"] | Provider,
         share: Share,
         precision: Literal["auto"] | Precision = "auto",
+        options: ProviderSettings | None = None,
     ) -> None:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
-        opened = open_session(
-            lambda provider: stored.path(choose_variant(stored, precision, provider)), requested, share
-        )
+
+        def file(provider: Provider) -> tuple[Path, Precision]:
+            variant = choose_variant(stored, precision, provider)
+            return stored.path(variant), variant.precision
+
+        opened = open_session(file, requested, share, options)
         self.provider = opened.provider
         self.variant = choose_variant(stored, precision, opened.provider)
         self.slots = opened.slots

@@ -143,7 +143,7 @@ def test_auto_takes_what_is_fast_on_the_provider(
     tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel]
 ) -> None:
     stored = publish_with(tmp_path, tiny, others, a_gate())
-    wanted = {"cpu": "int8", "openvino": "int8", "cuda": "fp16"}
+    wanted = {"cpu": "int8", "openvino": "int8", "cuda": "fp16", "tensorrt": "fp16"}
     assert {provider: choose_variant(stored, "auto", provider).precision for provider in get_args(Provider)} == wanted
 
 
@@ -170,7 +170,7 @@ def test_a_fall_back_to_another_provider_takes_its_variant(
     """CUDA would run fp16; where it fails, the CPU runs int8."""
     opened: list[str] = []
 
-    def broken(path: Path, _: Share) -> Any:
+    def broken(path: Path, *_: Any) -> Any:
         opened.append(path.name)
         raise RuntimeError("no memory")
 
