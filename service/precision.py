@@ -19,7 +19,7 @@ from service.config import ConfigError, Provider, variable
 Wanted = Literal["auto"] | Precision
 
 # The fastest first; fp32 is what is left.
-_FAST: Final[Mapping[str, tuple[Precision, ...]]] = MappingProxyType(
+_FAST: Final[Mapping[Provider, tuple[Precision, ...]]] = MappingProxyType(
     {
         "openvino": ("int8", "bf16"),
         "cpu": ("int8",),
@@ -27,7 +27,7 @@ _FAST: Final[Mapping[str, tuple[Precision, ...]]] = MappingProxyType(
         "tensorrt": ("int8", "fp16"),
     }
 )
-_KINDS: Final[Mapping[str, Literal["CPU", "GPU"]]] = MappingProxyType(
+_KINDS: Final[Mapping[Provider, Literal["CPU", "GPU"]]] = MappingProxyType(
     {"openvino": "CPU", "cpu": "CPU", "cuda": "GPU", "tensorrt": "GPU"}
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
-from service.config import Provider
+from service.config import Provider, ProviderSettings
 from service.postprocess import Floats
 from service.precision import check_precision as check_precision
 from service.precision import choose_variant, passed_over
@@ -35,12 +36,16 @@ class Session:
         requested: Literal["auto"] | Provider,
         share: Share,
         precision: Literal["auto"] | Precision = "auto",
+        options: ProviderSettings | None = None,
     ) -> None:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
-        opened = open_session(
-            lambda provider: stored.path(choose_variant(stored, precision, provider)), requested, share
-        )
+
+        def file(provider: Provider) -> tuple[Path, Precision]:
+            variant = choose_variant(stored, precision, provider)
+            return stored.path(variant), variant.precision
+
+        opened = open_session(file, requested, share, options)
         self.provider = opened.provider
         self.variant = choose_variant(stored, precision, opened.provider)
         self.slots = opened.slots

@@ -54,12 +54,21 @@ def test_other_variables_are_none_of_ours() -> None:
         ("store", "models", "a, b@2 ,c@10", (("a", None), ("b", "2"), ("c", "10"))),
         ("store", "models", "a,,b,", (("a", None), ("b", None))),
         ("inference", "provider", "cuda", "cuda"),
+        ("inference", "provider", "tensorrt", "tensorrt"),
         ("inference", "precision", "auto", "auto"),
         ("inference", "precision", "fp16", "fp16"),
         ("inference", "precision", "bf16", "bf16"),
         ("inference", "slots", "auto", "auto"),
         ("inference", "slots", "3", 3),
         ("inference", "max_batch", "256", 256),
+        ("providers", "cache_dir", "/var/cache/resnet", Path("/var/cache/resnet")),
+        ("providers", "gpu_device", "3", 3),
+        ("providers", "gpu_memory_bytes", "4294967296", 2**32),
+        ("providers", "gpu_arena", "same_as_requested", "same_as_requested"),
+        ("providers", "cudnn_search", "exhaustive", "exhaustive"),
+        ("providers", "cuda_graphs", "true", True),
+        ("providers", "cuda_graphs", "0", False),
+        ("providers", "tensorrt_workspace_bytes", "1048576", 2**20),
         ("limits", "max_queue", "1", 1),
         ("limits", "deadline_s", "0.5", 0.5),
         ("limits", "deadline_s", "3600", 3600.0),
@@ -91,7 +100,7 @@ def test_values_that_are_taken(group: str, name: str, text: str, value: Any) -> 
         ("models", "../a"),
         ("models", "a,*"),
         ("models", "a b"),
-        ("provider", "tensorrt"),
+        ("provider", "directml"),
         ("provider", "CUDA"),
         ("provider", ""),
         ("precision", "int4"),
@@ -106,6 +115,17 @@ def test_values_that_are_taken(group: str, name: str, text: str, value: Any) -> 
         ("max_batch", "0"),
         ("max_batch", "257"),
         ("max_batch", "0x10"),
+        ("cache_dir", ""),
+        ("cache_dir", "cache"),
+        ("gpu_device", "-1"),
+        ("gpu_device", "cuda:0"),
+        ("gpu_memory_bytes", "1000"),
+        ("gpu_memory_bytes", "4G"),
+        ("gpu_arena", "kSameAsRequested"),
+        ("cudnn_search", "HEURISTIC"),
+        ("cuda_graphs", "2"),
+        ("cuda_graphs", ""),
+        ("tensorrt_workspace_bytes", "0"),
         ("max_queue", "0"),
         ("deadline_s", "0"),
         ("deadline_s", "-1"),
@@ -190,6 +210,7 @@ def test_the_reference_lists_every_variable_with_default_and_meaning() -> None:
         assert field.description in rows[variable(name)]
         assert rows[variable(name)].count("|") == 4, "a | in the text would break the table"
     assert "`jpeg,png,webp`" in rows["RESNET_IMAGE_FORMATS"]
+    assert "`false`" in rows["RESNET_CUDA_GRAPHS"]
     assert str(EMBEDDED_MODELS.parent.parent) not in page
 
 

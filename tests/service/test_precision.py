@@ -42,6 +42,7 @@ def publish(root: Path, **gates: Gate) -> StoredModel:
         ("cpu", NO_INT8, ("int8", "bf16"), "fp32"),
         ("cuda", NONE, ("int8", "bf16", "fp16"), "fp16"),
         ("cuda", ALL, ("int8", "bf16"), "fp32"),
+        ("tensorrt", ALL, ("int8", "bf16", "fp16"), "fp16"),
     ],
 )
 def test_auto_takes_the_fastest(
@@ -66,6 +67,8 @@ def test_every_provider_has_fp32(tiny_stored: StoredModel) -> None:
         ("openvino", "openvino", True),
         ("cuda", "cpu", False),
         ("cuda", "openvino", False),
+        ("cuda", "tensorrt", True),
+        ("cpu", "tensorrt", False),
     ],
 )
 def test_a_gate_counts_on_its_own_kind_of_provider(
@@ -73,7 +76,8 @@ def test_a_gate_counts_on_its_own_kind_of_provider(
 ) -> None:
     stored = publish(tmp_path, int8=a_gate(provider=measured))
     assert choose_variant(stored, "auto", provider, ALL).precision == ("int8" if counts else "fp32")
-    told = () if counts else (f"int8 passed over: its gate was measured on {measured}, on no CPU",)
+    kind = "GPU" if provider == "tensorrt" else "CPU"
+    told = () if counts else (f"int8 passed over: its gate was measured on {measured}, on no {kind}",)
     assert passed_over(stored, provider, ALL) == told
 
 
@@ -81,9 +85,10 @@ def test_a_gate_counts_on_its_own_kind_of_provider(
 def test_fp16_needs_a_gate_on_a_gpu(tmp_path: Path, measured: GateProvider) -> None:
     """A CPU computes an fp16 file in fp32: what it gives says little of a GPU."""
     stored = publish(tmp_path, fp16=a_gate(provider=measured))
-    assert choose_variant(stored, "auto", "cuda", ALL).precision == "fp32"
     told = f"fp16 passed over: its gate was measured on {measured}, on no GPU"
-    assert passed_over(stored, "cuda", ALL) == (told,)
+    for provider in ("cuda", "tensorrt"):
+        assert choose_variant(stored, "auto", provider, ALL).precision == "fp32"
+        assert passed_over(stored, provider, ALL) == (told,)
 
 
 @pytest.mark.parametrize("gate", [a_gate("off", passed=False), a_gate("accuracy", passed=False)])
@@ -125,7 +130,7 @@ def test_bf16_by_name_is_for_openvino_on_a_cpu_that_has_it(tmp_path: Path) -> No
     stored = publish(tmp_path, bf16=a_gate("off", passed=False, provider="openvino"))
     assert choose_variant(stored, "bf16", "openvino", ALL).precision == "bf16"
     check_precision(stored, "bf16", ALL)
-    for provider in ("cpu", "cuda"):
+    for provider in ("cpu", "cuda", "tensorrt"):
         with pytest.raises(ConfigError, match=f"RESNET_PRECISION='bf16': {provider} does not compute in it"):
             choose_variant(stored, "bf16", provider, ALL)
     for call in (

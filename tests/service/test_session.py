@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from model_store.cpu_features import CpuFeatures
+from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision
-from model_store.store import StoredModel, StoreError
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError
 from service import precision as precision_module
 from service import providers
+from service.config import ConfigError, Provider, ProviderSettings
 from service.providers import Share
+from service.providers.base import ExecutionProvider
+from service.providers.cpu import CPU
 from service.session import Session
 from tests.service.conftest import CLASSES, TinyModel, a_gate, publish_tiny
 
@@ -160,21 +163,56 @@ def test_a_precision_by_name_runs(
     assert not caplog.messages
 
 
+def opening(monkeypatch: pytest.MonkeyPatch, *order: Provider, broken: Sequence[Provider] = ()) -> list[Any]:
+    """Providers to try, all of them the CPU one in truth; what they are asked to open."""
+    opened: list[Any] = []
+
+    def entry(name: Provider) -> ExecutionProvider:
+        def open_it(path: Path, share: Share, precision: Precision, options: ProviderSettings) -> Any:
+            opened.append((name, path.name, precision))
+            if name in broken:
+                raise RuntimeError("no memory")
+            return CPU.open(path, share, "fp32", options)
+
+        return ExecutionProvider(name, lambda: None, open_it)
+
+    monkeypatch.setattr(providers, "candidates", lambda _: (list(order), []))
+    monkeypatch.setattr(providers, "PROVIDERS", {name: entry(name) for name in order})
+    return opened
+
+
+def test_bf16_is_the_fp32_file_opened_in_another_arithmetic(
+    tmp_path: Path, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = publish_tiny(tmp_path, model=tiny, others={"bf16": (tiny, a_gate(provider="openvino"))})
+    opened = opening(monkeypatch, "openvino", "cpu", broken=["openvino"])
+    session = Session(stored, "auto", Share(1))
+    assert opened == [("openvino", "fp32.onnx", "bf16"), ("cpu", "fp32.onnx", "fp32")]
+    assert session.variant.precision == "fp32"
+    with pytest.raises(ConfigError, match="cpu does not compute in it"):
+        Session(stored, "auto", Share(1), "bf16")
+
+
+@pytest.mark.parametrize(("precision", "least", "most"), [("fp32", 0, 1e-4), ("bf16", 1e-4, 0.1)])
+def test_openvino_computes_in_what_it_says(precision: Precision, least: float, most: float) -> None:
+    """On the embedded model: fp32 is fp32 where the CPU has bf16, and bf16 is no fp32."""
+    pytest.importorskip("onnxruntime_ep_openvino")
+    if not cpu_features().bf16:
+        pytest.skip("this CPU has no bf16")
+    stored = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
+    images = list(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
+    expected = Session(stored, "cpu", Share(1), "fp32").logits(images)
+    found = Session(stored, "openvino", Share(1), precision).logits(images)
+    assert least <= np.abs(found - expected).max() / np.abs(expected).max() <= most
+
+
 def test_a_fall_back_to_another_provider_takes_its_variant(
     with_others: StoredModel, others: dict[Precision, TinyModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CUDA would run fp16; where it fails, the CPU runs int8."""
-    opened: list[str] = []
-
-    def broken(path: Path, _: Share) -> Any:
-        opened.append(path.name)
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(providers, "candidates", lambda _: (["cuda", "cpu"], []))
-    entries = {**providers.PROVIDERS, "cuda": replace(providers.PROVIDERS["cuda"], open=broken)}
-    monkeypatch.setattr(providers, "PROVIDERS", entries)
+    opened = opening(monkeypatch, "cuda", "cpu", broken=["cuda"])
     session = Session(with_others, "auto", Share(1))
-    assert opened == ["fp16.onnx"]
+    assert opened == [("cuda", "fp16.onnx", "fp16"), ("cpu", "int8.onnx", "int8")]
     assert (session.provider, session.variant.precision) == ("cpu", "int8")
     assert ran(session, others["int8"])
 
