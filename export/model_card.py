@@ -151,13 +151,17 @@ def _gates(variants: Sequence[Variant]) -> str:
             f"{gate.top1_agreement:.2%}",
             "not measured" if gate.accuracy is None else f"{gate.accuracy:.2%} (fp32: {gate.baseline_accuracy:.2%})",
             "**ungated**" if gate.rule == "off" else f"passed, by {gate.rule}",
+            gate.provider,
             f"[page]({variant.report.file})" if variant.report else "",
         )
         for variant in variants
         if (gate := variant.gate)
     ]
-    head = ("variant", "file", "calibration", "compared on", "same top class", "top-1", "gate", "report")
-    text = "ONNX Runtime on its CPU provider, against fp32 there. An ungated variant is for benchmarks."
+    head = ("variant", "file", "calibration", "compared on", "same top class", "top-1", "gate", "run on", "report")
+    text = (
+        "ONNX Runtime on the provider named, against fp32 on its CPU provider. bf16 is the fp32 file, run otherwise. "
+        "An ungated variant is for benchmarks."
+    )
     return f"{table(head, rows)}\n\n{text}"
 
 

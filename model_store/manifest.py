@@ -28,7 +28,7 @@ MAX_MANIFEST_BYTES: Final = 4 * 2**20
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["shorter", "squash"]
 ChannelOrder = Literal["rgb", "bgr"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -147,8 +147,8 @@ class File(Part):
 class Variant(File):
     """The network in one arithmetic, with the report that admitted it.
 
-    fp32 has its parity with PyTorch; every other precision was compared with fp32 by the gate. ``report`` is
-    the gate's page for people, beside the file.
+    fp32 has its parity with PyTorch; every other precision was compared with fp32 by the gate. bf16 has no file
+    of its own: it is how OpenVINO may run the fp32 one. ``report`` is the gate's page for people, beside the file.
     """
 
     precision: Precision
@@ -165,6 +165,8 @@ class Variant(File):
             raise ValueError(f"an {self.precision} variant needs its gate report")
         if self.precision == "int8" and self.quantization is None:
             raise ValueError("an int8 variant needs to say how it was quantized")
+        if self.precision == "bf16" and self.gate is not None and self.gate.provider != "openvino":
+            raise ValueError("only OpenVINO computes in bf16, so only there can its gate have been")
         return self
 
     @property
@@ -197,6 +199,9 @@ class Manifest(Part):
         names = [MANIFEST_FILE, *(file.file for file in self.files)]
         if len(set(names)) != len(names):
             raise ValueError("two files have the same name")
+        fp32, bf16 = self.variant("fp32"), self.variant("bf16")
+        if bf16 is not None and (fp32 is None or _file(bf16) != _file(fp32)):
+            raise ValueError("a bf16 variant is the fp32 file")
         if self.outputs.cam and self.outputs.cam.k > self.outputs.classes:
             raise ValueError("cam has more maps than there are classes")
         return self
@@ -204,11 +209,16 @@ class Manifest(Part):
     @property
     def files(self) -> list[File]:
         """Every file that belongs to the model, but for the manifest."""
+        weights = [variant for variant in self.variants if variant.precision != "bf16"]
         reports = [variant.report for variant in self.variants if variant.report]
-        return [self.labels, *self.variants, *reports]
+        return [self.labels, *weights, *reports]
 
     def variant(self, precision: Precision) -> Variant | None:
         return next((v for v in self.variants if v.precision == precision), None)
+
+
+def _file(file: File) -> tuple[str, str, int]:
+    return file.file, file.sha256, file.bytes
 
 
 def load_manifest(path: Path) -> Manifest:
