@@ -5,6 +5,7 @@ Normalisation is not here: it is in the ONNX graph.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from model_store.manifest import Interpolation, Preprocessing
+
+Box = tuple[float, float, float, float]
 
 EXIF_ORIENTATION: Final = 0x0112
 # How to turn an image of each EXIF orientation upright (Exif 2.32, section 4.6.4).
@@ -24,6 +27,9 @@ _TURNS: Final[dict[object, Image.Transpose]] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE: Final = (5, 6, 7, 8)
+_FROM_THE_RIGHT: Final = (2, 3, 6, 7)
+_FROM_BELOW: Final = (3, 4, 7, 8)
 _RESAMPLING: Final[dict[Interpolation, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -32,14 +38,56 @@ _RESAMPLING: Final[dict[Interpolation, Image.Resampling]] = {
 }
 
 
+def scale_jpeg(image: Image.Image, spec: Preprocessing) -> int:
+    """Have an opened JPEG decoded at 1/2, 1/4 or 1/8 of its size where ``spec`` allows it; gives 2, 4, 8 or 1.
+
+    To be called before anything is decoded. Other formats, and JPEGs too small for it, stay whole.
+    """
+    if spec.jpeg_scaling is None:
+        return 1
+    # The same for both sides, as the image may lie on its side.
+    side = math.ceil(spec.jpeg_scaling.margin * max(_resized(1, 1, spec)))
+    width = image.width
+    drafted = image.draft(None, (side, side))
+    return round(width / drafted[1][2]) if drafted else 1
+
+
+def load_rgb(image: Image.Image, spec: Preprocessing) -> tuple[Image.Image, Box]:
+    """An opened ``image`` as ``to_rgb`` makes it, and the part of it that the network sees.
+
+    Large JPEGs are decoded smaller where ``spec`` allows it; the part is the same.
+    """
+    whole = image.size
+    scale = scale_jpeg(image, spec)
+    image.load()
+    orientation = _orientation(image)
+    upright = _turned(image, orientation)
+    if scale == 1:
+        return _rgb(upright), crop_box(*upright.size, spec)
+    width, height = reversed(whole) if orientation in _ON_ITS_SIDE else whole
+    # Sides are rounded up, by pixels at the right and below; upright, these may be at the left or above.
+    x = upright.width - width / scale if orientation in _FROM_THE_RIGHT else 0.0
+    y = upright.height - height / scale if orientation in _FROM_BELOW else 0.0
+    left, upper, right, lower = (side / scale for side in crop_box(width, height, spec))
+    right, lower = min(x + right, float(upright.width)), min(y + lower, float(upright.height))
+    return _rgb(upright), (x + left, y + upper, right, lower)
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """``image`` upright (EXIF orientation) and as 8-bit RGB, whatever its mode.
 
     Transparent pixels are laid on white. 16-bit greys keep their upper 8 bits.
     """
     image.load()
-    if (turn := _TURNS.get(_orientation(image))) is not None:
-        image = image.transpose(turn)
+    return _rgb(_turned(image, _orientation(image)))
+
+
+def _turned(image: Image.Image, orientation: object) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -72,17 +120,14 @@ def _grey_from_deep(image: Image.Image) -> Image.Image:
     return Image.fromarray(grey)
 
 
-def crop_box(width: int, height: int, spec: Preprocessing) -> tuple[float, float, float, float]:
+def crop_box(width: int, height: int, spec: Preprocessing) -> Box:
     """The part of a ``width`` x ``height`` image that the network sees, in source pixels.
 
     The same as resizing and cutting the centre (torchvision's ``Resize`` and
     ``CenterCrop``, roundings included), but in one step, so that only what is
     kept is resampled. A crop larger than the resized image is clamped to it.
     """
-    # The resized image has the proportions of the source or, squashed, of the crop.
-    frame_width, frame_height = (spec.width, spec.height) if spec.resize_mode == "squash" else (width, height)
-    shorter = min(frame_width, frame_height)
-    resized_width, resized_height = spec.resize * frame_width // shorter, spec.resize * frame_height // shorter
+    resized_width, resized_height = _resized(width, height, spec)
     left, right = _centre(resized_width, spec.width)
     upper, lower = _centre(resized_height, spec.height)
     # Multiplied first, so that the whole image is just that, not a rounding error less.
@@ -94,6 +139,14 @@ def crop_box(width: int, height: int, spec: Preprocessing) -> tuple[float, float
     )
 
 
+def _resized(width: int, height: int, spec: Preprocessing) -> tuple[int, int]:
+    """Width and height after the resize of a ``width`` x ``height`` image, before the centre is cut out."""
+    # The resized image has the proportions of the source or, squashed, of the crop.
+    frame_width, frame_height = (spec.width, spec.height) if spec.resize_mode == "squash" else (width, height)
+    shorter = min(frame_width, frame_height)
+    return spec.resize * frame_width // shorter, spec.resize * frame_height // shorter
+
+
 def _centre(length: int, wanted: int) -> tuple[int, int]:
     """Start and end of the middle ``wanted`` of ``length`` pixels."""
     start = max(0, round((length - wanted) / 2))
@@ -101,17 +154,18 @@ def _centre(length: int, wanted: int) -> tuple[int, int]:
 
 
 def to_tensor(
-    image: Image.Image, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
+    image: Image.Image, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None, box: Box | None = None
 ) -> npt.NDArray[np.uint8]:
     """An RGB ``image`` as the network takes it: uint8 ``[height, width, 3]``, in ``out`` where it is given.
 
+    ``box`` is the part that the network sees; without it, ``crop_box`` of the image says.
     ``out`` may be a row of a batch. It is written last, so where this raises it is as it was.
     """
     if image.mode != "RGB":
         raise ValueError(f"to_tensor takes RGB images, not {image.mode}")
     if out is not None and (out.shape != (spec.height, spec.width, 3) or out.dtype != np.uint8):
         raise ValueError(f"out is {out.dtype} {out.shape}, not uint8 {(spec.height, spec.width, 3)}")
-    box = crop_box(*image.size, spec)
+    box = box or crop_box(*image.size, spec)
     size = (spec.width, spec.height)
     if image.size != size or box != (0.0, 0.0, *map(float, size)):
         image = image.resize(size, _RESAMPLING[spec.interpolation], box=box)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from model_store.manifest import Preprocessing
-from model_store.transforms import to_rgb, to_tensor
+from model_store.transforms import load_rgb, to_rgb, to_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.errors import BadImage, ImageTooLarge, NotAnImage
 
@@ -100,6 +100,23 @@ class Decoder:
 
     def decode(self, data: bytes) -> Image.Image:
         """``data`` as an upright RGB image; an ``ImageError`` says what is wrong with it."""
+        with self._opened(data) as image:
+            return to_rgb(image)
+
+    def tensor(
+        self, data: bytes, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """``data`` as the network takes it: uint8 ``[height, width, 3]``, written to ``out`` where it is given.
+
+        Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
+        """
+        with self._opened(data) as image:
+            rgb, box = load_rgb(image, spec)
+        return to_tensor(rgb, spec, out, box)
+
+    @contextmanager
+    def _opened(self, data: bytes) -> Iterator[Image.Image]:
+        """The image, not decoded yet; whatever Pillow raises on it inside is one of our errors."""
         kind = sniff(data)
         if kind is None:
             raise NotAnImage(f"the data is no image; taken are {self._taken}")
@@ -112,16 +129,7 @@ class Decoder:
             # Before any pixel is decoded. Pillow checks too, but as a warning, which other code may silence.
             if image.width * image.height > self._max_pixels:
                 raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
-            return to_rgb(image)
-
-    def tensor(
-        self, data: bytes, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """``data`` as the network takes it: uint8 ``[height, width, 3]``, written to ``out`` where it is given.
-
-        Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
-        """
-        return to_tensor(self.decode(data), spec, out)
+            yield image
 
     @property
     def _taken(self) -> str:

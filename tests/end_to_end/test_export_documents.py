@@ -19,6 +19,7 @@ from PIL import Image
 
 from export.gate import cpu_logits
 from export.image_sets import seeded_images
+from export.images import read_images
 from export.networks import build
 from export.specs import SPECS
 from model_store.manifest import MANIFEST_FILE
@@ -51,6 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a file for every name that the commands use."""
     folder = documented_inputs(tmp_path_factory.mktemp("documents"))
     save_labelled([folder / name for name in ("train.zip", "test.zip", "photos.zip")])
+    save_large(folder / "large-photos", folder / "test.zip")
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     for i, pixels in enumerate(images):
         (folder / "images").mkdir(exist_ok=True)
@@ -71,6 +73,13 @@ def save_labelled(paths: list[Path]) -> None:
                 file = io.BytesIO()
                 Image.fromarray(images[i]).save(file, "PNG")
                 archive.writestr(f"{stored.labels()[logits[i].argmax()]}/{i}.png", file.getvalue())
+
+
+def save_large(folder: Path, source: Path) -> None:
+    """The images of ``source`` as large JPEGs."""
+    folder.mkdir()
+    for i, file in enumerate(read_images(source)):
+        file.rgb().resize((320, 240), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=95)
 
 
 @pytest.fixture(scope="module")

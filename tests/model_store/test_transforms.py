@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import io
+import math
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -7,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model_store.manifest import Preprocessing
-from model_store.transforms import crop_box, to_rgb, to_tensor
+from model_store.manifest import JpegScaling, Preprocessing
+from model_store.reports import Gate
+from model_store.transforms import crop_box, load_rgb, scale_jpeg, to_rgb, to_tensor
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -240,3 +244,81 @@ def test_an_array_of_another_shape_or_type_is_refused(out: npt.NDArray[np.uint8]
     with pytest.raises(ValueError, match="not uint8"):
         to_tensor(noise(60, 45), a_spec(16, 16, 16), out)
     assert not out.any()
+
+
+# JPEGs decoded smaller
+
+
+def scaling(spec: Preprocessing, margin: float) -> Preprocessing:
+    gate = Gate(
+        rule="agreement",
+        passed=True,
+        images=1,
+        image_source="made up",
+        top1_agreement=1.0,
+        max_accuracy_drop=0.0,
+        min_agreement=0.995,
+        max_absolute_error=0.0,
+    )
+    return spec.model_copy(update={"jpeg_scaling": JpegScaling(margin=margin, gate=gate)})
+
+
+def saved(image: Image.Image, kind: str = "JPEG", **options: object) -> Image.Image:
+    """``image`` as it is when opened again, not yet decoded."""
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return Image.open(file)
+
+
+@given(
+    width=st.integers(1, 700),
+    height=st.integers(1, 700),
+    crop=st.integers(1, 40),
+    extra=st.integers(0, 10),
+    margin=st.floats(1, 8),
+    squash=st.booleans(),
+)
+def test_a_scaled_jpeg_keeps_its_margin_and_no_more_is_decoded_than_needed(
+    width: int, height: int, crop: int, extra: int, margin: float, squash: bool
+) -> None:
+    spec = scaling(squashed(crop, crop, crop + extra) if squash else a_spec(crop + extra, crop, crop), margin)
+    image = saved(Image.new("RGB", (width, height)))
+    needed = margin * (crop + extra)
+    scale = next(s for s in (8, 4, 2, 1) if s == 1 or min(width, height) >= s * math.ceil(needed))
+    rgb, box = load_rgb(image, spec)
+    assert rgb.size == (math.ceil(width / scale), math.ceil(height / scale))
+    assert scale == 1 or min(rgb.size) >= needed
+    assert tuple(side * scale for side in box) == pytest.approx(crop_box(width, height, spec))
+    assert to_tensor(rgb, spec, box=box).shape == (spec.height, spec.width, 3)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_only_jpegs_are_scaled(kind: str) -> None:
+    image = saved(smooth(400, 400), kind)
+    assert scale_jpeg(image, scaling(a_spec(16, 16, 16), 1)) == 1
+    assert image.size == (400, 400)
+
+
+def test_nothing_is_scaled_unless_the_model_says_so() -> None:
+    image = saved(smooth(400, 400))
+    assert scale_jpeg(image, a_spec(16, 16, 16)) == 1
+    assert image.size == (400, 400)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_scaled_jpeg_is_nearly_the_whole_one(mode: str, options: dict[str, object]) -> None:
+    spec = a_spec(32, 28, 28)
+    picture = smooth(401, 300).convert(mode)
+    whole, small = (saved(picture, quality=95, **options) for _ in range(2))
+    rgb, box = load_rgb(small, scaling(spec, 2))
+    assert rgb.size == (101, 75)
+    difference = np.abs(to_tensor(rgb, spec, box=box).astype(int) - to_tensor(to_rgb(whole), spec))
+    assert difference.mean() < 1.5
+
+
+def test_a_jpeg_of_several_pictures_is_scaled_too() -> None:
+    image = saved(smooth(400, 300), "MPO", save_all=True, append_images=[smooth(400, 300, 1)])
+    assert image.format == "MPO"
+    assert scale_jpeg(image, scaling(a_spec(32, 28, 28), 2)) == 4
+    assert to_rgb(image).size == (100, 75)
