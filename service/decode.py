@@ -29,8 +29,8 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # Odd metadata is the client's affair; it must not fill the operator's log.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Most photos are read, and every tensor written, in one piece: fewer copies, and the GIL changes hands less often.
-ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**20)
+# Most photos are read, and 224x224 pixels written, in one piece: fewer copies, and the GIL changes hands less often.
+ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
 
 _PILLOW_FORMATS: Final[dict[ImageFormat, tuple[str, ...]]] = {
     "jpeg": ("JPEG", "MPO"),
