@@ -18,7 +18,6 @@ import statistics
 import sys
 import threading
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,14 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.decoders import PACKAGES, cykooz_resize, other_decoders  # noqa: E402
+from benchmarks.jpegs import large_jpeg, on_its_side, photos  # noqa: E402
 from model_store.manifest import JpegScaling, Preprocessing  # noqa: E402
-from model_store.transforms import crop_box, load_rgb, to_rgb, to_tensor  # noqa: E402
+from model_store.transforms import View, crop_box, load_view, to_rgb, to_tensor, view_tensor  # noqa: E402
 from service.config import DecodeSettings  # noqa: E402
 from service.decode import Decoder  # noqa: E402
 
 PHOTOS = ROOT.parent / "shared" / "data" / "photos.zip"
+WHOLE = (0.0, 0.0, 224.0, 224.0)
 Step = Callable[[bytes], Any]
 
 
@@ -45,26 +46,6 @@ def resnet50(resize: int, margin: float | None = None) -> Preprocessing:
     if margin is None:
         return spec
     return spec.model_copy(update={"jpeg_scaling": JpegScaling.model_construct(margin=margin)})
-
-
-def photos(source: Path) -> list[bytes]:
-    """The JPEGs of a zip file or folder."""
-    if source.is_dir():
-        found = [path.read_bytes() for path in sorted(source.iterdir()) if path.is_file()]
-    else:
-        with zipfile.ZipFile(source) as archive:
-            found = [archive.read(name) for name in archive.namelist()]
-    return [data for data in found if data.startswith(b"\xff\xd8\xff")]
-
-
-def large_jpeg(photo: bytes, size: tuple[int, int] = (4000, 3000)) -> bytes:
-    """``photo`` enlarged, with noise in the place of the detail that a camera would see."""
-    with Image.open(io.BytesIO(photo)) as image:
-        pixels = np.asarray(image.convert("RGB").resize(size, Image.Resampling.BICUBIC), np.float32)
-    noise = np.random.default_rng(0).normal(0, 4, (*pixels.shape[:2], 1)).astype(np.float32)
-    encoded = io.BytesIO()
-    Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(encoded, "JPEG", quality=90)
-    return encoded.getvalue()
 
 
 def interleaved(steps: dict[str, Step], inputs: list[Any], rounds: int) -> dict[str, list[float]]:
@@ -106,6 +87,9 @@ def where_time_goes(bodies: list[bytes], rounds: int) -> None:
             image.load()
             return image
 
+    def turned_first(data: bytes) -> None:
+        to_tensor(decoder.decode(data), spec, out)
+
     images = [to_rgb(loaded(data)) for data in bodies]
     small = [image.resize((224, 224), Image.Resampling.BILINEAR, box=crop_box(*image.size, spec)) for image in images]
     found = interleaved(
@@ -122,6 +106,14 @@ def where_time_goes(bodies: list[bytes], rounds: int) -> None:
     )
     found |= interleaved(
         {
+            "Decoder.tensor, photo on its side": lambda data: decoder.tensor(data, spec, out),
+            "the same, turned before the resize": turned_first,
+        },
+        [on_its_side(data) for data in bodies],
+        rounds,
+    )
+    found |= interleaved(
+        {
             "resize of the crop": lambda image: image.resize(
                 (224, 224), Image.Resampling.BILINEAR, box=crop_box(*image.size, spec)
             )
@@ -131,7 +123,7 @@ def where_time_goes(bodies: list[bytes], rounds: int) -> None:
     )
     found |= interleaved(
         {
-            "into the batch's row": lambda image: to_tensor(image, spec, out, (0.0, 0.0, 224.0, 224.0)),
+            "into the batch's row": lambda image: view_tensor(View(image, WHOLE, None), spec, out),
             "np.asarray and copy": lambda image: np.copyto(out, np.asarray(image)),
         },
         small,
@@ -150,9 +142,8 @@ def others(bodies: list[bytes], rounds: int) -> None:
         name: lambda data, decode=decode: to_tensor(decode(data), spec, out) for name, decode in decoders.items()
     }
     if resize := cykooz_resize(spec):
-        whole = (0.0, 0.0, 224.0, 224.0)
-        steps["Pillow, resized by cykooz-resizer"] = lambda data: to_tensor(
-            resize(decoders["Pillow"](data)), spec, out, whole
+        steps["Pillow, resized by cykooz-resizer"] = lambda data: view_tensor(
+            View(resize(decoders["Pillow"](data)), WHOLE, None), spec, out
         )
     if len(steps) == 1:
         print("\nOther decoders: none is installed here")
@@ -231,10 +222,13 @@ def large(photo: bytes, rounds: int) -> None:
     whole = decoder.tensor(data, resnet50(256)).astype(int)
     specs = {"whole": resnet50(256)} | {f"margin {margin:g}": resnet50(256, margin) for margin in (4, 2, 1)}
     steps: dict[str, Step] = {name: lambda d, spec=spec: decoder.tensor(d, spec, out) for name, spec in specs.items()}
+    lying = on_its_side(data)
+    steps["whole, on its side"] = lambda _: decoder.tensor(lying, specs["whole"], out)
+    steps["the same, turned before the resize"] = lambda _: to_tensor(decoder.decode(lying), specs["whole"], out)
     show(f"A made 4000x3000 JPEG of {len(data) / 1e6:.1f} MB to tensor", interleaved(steps, [data], rounds), "whole")
     for name, spec in specs.items():
         with Image.open(io.BytesIO(data)) as image:
-            size = load_rgb(image, spec)[0].size
+            size = load_view(image, spec).image.size
         apart = np.abs(whole - decoder.tensor(data, spec))
         print(
             f"{name:<34}decoded at {size[0]}x{size[1]}, grey levels apart: mean {apart.mean():.2f}, max {apart.max()}"

@@ -19,7 +19,7 @@ from PIL import Image
 
 from export.errors import ExportError
 from model_store.manifest import Preprocessing
-from model_store.transforms import load_rgb, scale_jpeg, to_rgb, to_tensor
+from model_store.transforms import load_view, scale_jpeg, to_rgb, view_tensor
 
 Pixels = npt.NDArray[np.uint8]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
@@ -45,8 +45,8 @@ class ImageFile:
     def tensor(self, preprocessing: Preprocessing) -> Pixels:
         """What the network takes, as the service makes it: uint8 ``[height, width, 3]``."""
         with self._opened() as image:
-            rgb, box = load_rgb(image, preprocessing)
-        return to_tensor(rgb, preprocessing, box=box)
+            view = load_view(image, preprocessing)
+        return view_tensor(view, preprocessing)
 
     def scales(self, preprocessing: Preprocessing) -> bool:
         """Whether the image is a JPEG large enough to be decoded at a part of its size."""

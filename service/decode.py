@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from model_store.manifest import Preprocessing
-from model_store.transforms import load_rgb, to_rgb, to_tensor
+from model_store.transforms import load_view, to_rgb, view_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.errors import BadImage, ImageTooLarge, NotAnImage
 
@@ -111,8 +111,8 @@ class Decoder:
         Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
         """
         with self._opened(data) as image:
-            rgb, box = load_rgb(image, spec)
-        return to_tensor(rgb, spec, out, box)
+            view = load_view(image, spec)
+        return view_tensor(view, spec, out)
 
     @contextmanager
     def _opened(self, data: bytes) -> Iterator[Image.Image]:
