@@ -74,6 +74,23 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
 
 
+class JpegScaling(Part):
+    """Large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, by scaling their cosine transforms.
+
+    margin -- so many times the side that the resize needs is left at least.
+    gate   -- the variant that agreed least, on images so decoded, with itself on the whole ones.
+    """
+
+    margin: float = Field(ge=1, le=8)
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _admitted(self) -> Self:
+        if not self.gate.passed:
+            raise ValueError("JPEG scaling needs a gate that was passed")
+        return self
+
+
 class Preprocessing(Part):
     """How an image becomes the network's input: resized, its centre cut out, normalised.
 
@@ -83,6 +100,7 @@ class Preprocessing(Part):
                      ``width`` x ``height``, so that nothing is cut off where ``resize`` is the shorter of them.
     channel_order -- what the network takes. The graph's input is RGB all the same.
     mean, std     -- of values from 0 to 1, in ``channel_order``. Both are in the graph.
+    jpeg_scaling  -- whether large JPEGs are decoded smaller, which changes pixels a little; None: never.
     """
 
     height: int = Field(gt=0, le=4096)
@@ -93,6 +111,7 @@ class Preprocessing(Part):
     channel_order: ChannelOrder = "rgb"
     mean: Triple
     std: Annotated[Triple, AfterValidator(lambda std: _all_positive(std))]
+    jpeg_scaling: JpegScaling | None = None
 
 
 def _all_positive(values: Triple) -> Triple:

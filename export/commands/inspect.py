@@ -82,6 +82,7 @@ def _input(spec: Preprocessing) -> str:
     return (
         f"{spec.height}x{spec.width} {spec.channel_order.upper()}, {resized} {spec.resize} ({spec.interpolation}), "
         f"centre crop, mean {numbers[0]}, std {numbers[1]}"
+        + (f", JPEGs scaled at margin {spec.jpeg_scaling.margin:g}" if spec.jpeg_scaling else "")
     )
 
 

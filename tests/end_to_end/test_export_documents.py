@@ -19,6 +19,7 @@ from PIL import Image
 
 from export.gate import cpu_logits
 from export.image_sets import seeded_images
+from export.images import read_images
 from export.networks import build
 from export.specs import SPECS
 from model_store.cpu_features import cpu_features
@@ -59,6 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "images").mkdir(exist_ok=True)
     for path, data in list(images.items())[:40]:
         (folder / "images" / path.replace("/", "-")).write_bytes(data)
+    save_large(folder / "large-photos", folder / "test.zip")
     return folder
 
 
@@ -74,6 +76,13 @@ def sure_images() -> dict[str, bytes]:
         Image.fromarray(images[i]).save(file, "PNG")
         found[f"{stored.labels()[logits[i].argmax()]}/{i}.png"] = file.getvalue()
     return found
+
+
+def save_large(folder: Path, source: Path) -> None:
+    """The images of ``source`` as large JPEGs."""
+    folder.mkdir()
+    for i, file in enumerate(read_images(source)):
+        file.rgb().resize((320, 240), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=95)
 
 
 @pytest.fixture(scope="module")
