@@ -1,0 +1,83 @@
+"""One keep-alive HTTP/1.1 connection that sends prepared bytes and reads no more of an answer than it must."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+NO_ANSWER: Final = 0
+"""In the place of a status: the connection broke, or nothing came in time."""
+
+
+def request_bytes(url: str, body: bytes, content_type: str = "application/octet-stream") -> bytes:
+    """A whole ``POST`` of ``body``, ready to be written."""
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    head = (
+        f"POST {target} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _body_length(head: bytes) -> int:
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line.partition(b":")[2])
+    raise ValueError(f"an answer without Content-Length: {head!r}")
+
+
+class Connection(asyncio.Protocol):
+    """At most one request on its way; ``answered`` is told of each answer's status."""
+
+    def __init__(self, answered: Callable[[Connection, int], None]) -> None:
+        self._answered = answered
+        self._buffer = b""
+        self._length = 0
+        self._status = NO_ANSWER
+        self._transport: asyncio.WriteTransport | None = None
+        self.busy = False
+        self.due = 0.0
+
+    @property
+    def usable(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def send(self, request: bytes, due: float) -> None:
+        """Send ``request``, which was due at ``due``."""
+        self.busy, self.due = True, due
+        self._transport.write(request)  # type: ignore[union-attr]
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer + data if self._buffer else data
+        if not self._length:
+            end = buffer.find(b"\r\n\r\n")
+            if end < 0:
+                self._buffer = buffer
+                return
+            self._status = int(buffer[9:12])
+            self._length = end + 4 + _body_length(buffer[:end])
+        if len(buffer) < self._length:
+            self._buffer = buffer
+            return
+        self._buffer, self._length = b"", 0
+        self._settle(self._status)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._transport = None
+        if self.busy:
+            self._settle(NO_ANSWER)
+
+    def _settle(self, status: int) -> None:
+        self.busy = False
+        self._answered(self, status)
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
