@@ -67,7 +67,7 @@ format: install-dev ## Format the code
 	@$(BIN)/ruff check --fix .
 
 bench: install-dev ## Measure the service against its bound, decode and inference without HTTP
-	@$(BIN)/python benchmarks/end_to_end.py
+	@$(BIN)/python -m benchmarks.end_to_end
 
 lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
