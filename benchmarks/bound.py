@@ -20,15 +20,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from benchmarks.network import open_session, stored_model
 from benchmarks.report import Report, common_options, shorten, spread
 from benchmarks.subject import add_model_options, settings_of
 from model_store.transforms import to_tensor
 from service.config import Settings
 from service.cpus import available_cpus
 from service.decode import Decoder
-from service.providers import Share
-from service.runtime import chosen_models
-from service.session import Session
 
 BATCHES = (1, 4, 8)
 
@@ -45,11 +43,10 @@ class _Network:
     """The default model of ``settings``, opened as the service opens it."""
 
     def __init__(self, settings: Settings, bodies: list[bytes]) -> None:
-        stored = chosen_models(settings)[0]
         self.threads = available_cpus()
-        self._spec = stored.manifest.preprocessing
+        self._spec = stored_model(settings).manifest.preprocessing
         self._decoder = Decoder(settings.decode)
-        self._session = Session(stored, settings.inference.provider, Share(self.threads), settings.inference.precision)
+        self._session = open_session(settings)
         self._turn = itertools.cycle(bodies)
         self._lock = threading.Lock()
 

@@ -22,11 +22,15 @@ def request_bytes(url: str, body: bytes, content_type: str = "application/octet-
     return head.encode() + body
 
 
-def _body_length(head: bytes) -> int:
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            return int(line.partition(b":")[2])
-    raise ValueError(f"an answer without Content-Length: {head!r}")
+def _is_whole(answer: bytes, head_end: int) -> bool:
+    """Whether ``answer`` has all of its body; by its length or, of small JSON in chunks, by the last chunk."""
+    head = answer[:head_end].lower()
+    _, found, rest = head.partition(b"\r\ncontent-length:")
+    if found:
+        return len(answer) >= head_end + 4 + int(rest.partition(b"\r\n")[0])
+    if b"\r\ntransfer-encoding: chunked" not in head:
+        raise ValueError(f"an answer of unknown length: {head!r}")
+    return answer.endswith(b"\r\n0\r\n\r\n")
 
 
 class Connection(asyncio.Protocol):
@@ -35,8 +39,6 @@ class Connection(asyncio.Protocol):
     def __init__(self, answered: Callable[[Connection, int], None]) -> None:
         self._answered = answered
         self._buffer = b""
-        self._length = 0
-        self._status = NO_ANSWER
         self._transport: asyncio.WriteTransport | None = None
         self.busy = False
         self.due = 0.0
@@ -55,18 +57,12 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         buffer = self._buffer + data if self._buffer else data
-        if not self._length:
-            end = buffer.find(b"\r\n\r\n")
-            if end < 0:
-                self._buffer = buffer
-                return
-            self._status = int(buffer[9:12])
-            self._length = end + 4 + _body_length(buffer[:end])
-        if len(buffer) < self._length:
+        end = buffer.find(b"\r\n\r\n")
+        if end < 0 or not _is_whole(buffer, end):
             self._buffer = buffer
             return
-        self._buffer, self._length = b"", 0
-        self._settle(self._status)
+        self._buffer = b""
+        self._settle(int(buffer[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc

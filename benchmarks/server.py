@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -122,13 +123,18 @@ def _wait_ready(url: str, process: subprocess.Popen[bytes], log: Any) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, then end what is left of it and its children."""
+    """Ask it to end; what is left of it and its children is told so, then killed."""
     try:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
         family = []
     process.terminate()
-    _, left = psutil.wait_procs(family, timeout=30)
+    _, left = psutil.wait_procs(family, timeout=15)
     for member in left:
-        member.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.terminate()
+    _, left = psutil.wait_procs(left, timeout=5)
+    for member in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait()
