@@ -62,6 +62,8 @@ class Connection(asyncio.Protocol):
             self._buffer = buffer
             return
         self._buffer = b""
+        if b"\r\nconnection: close" in buffer[:end].lower():
+            self._transport.close()  # type: ignore[union-attr]
         self._settle(int(buffer[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
