@@ -7,6 +7,7 @@ answers that came in it, latencies are those of the requests that began in it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import math
 import random
@@ -86,7 +87,7 @@ class _Traffic:
         self._lags: list[tuple[float, float]] = []  # due, how much later it was sent
         self._start = self._end = math.inf
         self._on_its_way = 0
-        self._drained = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def _begin(self) -> None:
         self._start = time.perf_counter() + self._warmup_s
@@ -110,7 +111,11 @@ class _Traffic:
 
         task = asyncio.get_running_loop().create_task(opened())
         self._opening.add(task)
-        task.add_done_callback(self._opening.discard)
+        task.add_done_callback(self._opened)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._changed.set()
 
     def _send(self, connection: Connection, due: float) -> None:
         self._on_its_way += 1
@@ -123,8 +128,7 @@ class _Traffic:
         if not connection.usable:
             self._connections.discard(connection)
         self._go_on(connection, now)
-        if now >= self._end and not self._on_its_way:
-            self._drained.set()
+        self._changed.set()
 
     def _go_on(self, connection: Connection, now: float) -> None:
         """Give a connection that has its answer, or was lost, its next work."""
@@ -132,11 +136,12 @@ class _Traffic:
 
     async def _finish(self) -> None:
         """Wait out the window, then for what is on its way; what is late beyond reason has no answer."""
-        await asyncio.sleep(max(0.0, self._end - time.perf_counter()))
-        if self._opening:
-            await asyncio.wait(self._opening, timeout=GRACE_S)
-        if self._on_its_way:
-            await asyncio.wait([asyncio.ensure_future(self._drained.wait())], timeout=GRACE_S)
+        await asyncio.sleep(max(0.0, self._end - time.perf_counter()) + 0.002)  # timers tick in milliseconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE_S):
+                while self._on_its_way or self._opening:
+                    self._changed.clear()
+                    await self._changed.wait()
         for connection in self._connections:
             if connection.busy:
                 connection.busy = False

@@ -26,7 +26,6 @@ def ensure(name: str, folder: Path = DEFAULT_FOLDER) -> Path:
     mark = environment / _MARK
     if mark.exists() and mark.read_text() == digest:
         return python
-    folder.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", "--clear", str(environment)])
     install = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-deps"]
     _run([*install, "-r", str(wanted)])

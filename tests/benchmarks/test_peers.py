@@ -116,8 +116,9 @@ def test_an_environment_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(commands) == 2 * made
 
 
-def test_what_pip_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_failing_command_says_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
-    (tmp_path / "some.txt").write_text("not a requirement !!\n")
-    with pytest.raises(EnvironmentFailed, match="not a requirement"):
+    (tmp_path / "some.txt").write_text("a==1\n")
+    (tmp_path / "envs").write_text("a file, where there should be a folder")
+    with pytest.raises(EnvironmentFailed, match="envs"):
         ensure("some", tmp_path / "envs")
