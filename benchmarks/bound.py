@@ -20,13 +20,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from benchmarks.network import open_session, stored_model
+from benchmarks.network import Network
 from benchmarks.report import Report, common_options, shorten, spread
 from benchmarks.subject import add_model_options, settings_of
-from model_store.transforms import to_tensor
 from service.config import Settings
-from service.cpus import available_cpus
-from service.decode import Decoder
 
 BATCHES = (1, 4, 8)
 
@@ -39,22 +36,13 @@ class BoundRun:
     cpu_ms: float
 
 
-class _Network:
-    """The default model of ``settings``, opened as the service opens it."""
+class _Turns:
+    """The network, and the images in turn."""
 
     def __init__(self, settings: Settings, bodies: list[bytes]) -> None:
-        self.threads = available_cpus()
-        self._spec = stored_model(settings).manifest.preprocessing
-        self._decoder = Decoder(settings.decode)
-        self._session = open_session(settings)
+        self._network = Network(settings)
         self._turn = itertools.cycle(bodies)
         self._lock = threading.Lock()
-
-    def infer(self, batch: int) -> None:
-        """Take ``batch`` images through it."""
-        with self._lock:
-            bodies = [next(self._turn) for _ in range(batch)]
-        self._session.logits([to_tensor(self._decoder.decode(body), self._spec) for body in bodies])
 
     def run(self, batch: int, seconds: float) -> BoundRun:
         end = time.perf_counter() + seconds
@@ -62,28 +50,30 @@ class _Network:
         def work(_: int) -> int:
             done = 0
             while time.perf_counter() < end:
-                self.infer(batch)
+                with self._lock:
+                    bodies = [next(self._turn) for _ in range(batch)]
+                self._network.infer(bodies)
                 done += batch
             return done
 
         cpu, began = time.process_time(), time.perf_counter()
-        with ThreadPoolExecutor(self.threads) as pool:
-            done = sum(pool.map(work, range(self.threads)))
+        with ThreadPoolExecutor(self._network.threads) as pool:
+            done = sum(pool.map(work, range(self._network.threads)))
         return BoundRun(done / (time.perf_counter() - began), 1000 * (time.process_time() - cpu) / done)
 
 
-_network: list[_Network] = []  # the bound process's one
+_turns: list[_Turns] = []  # the bound process's one
 
 
 def _start(settings: Mapping[str, str], bodies: list[bytes], cpus: Iterable[int] | None) -> None:
     if cpus is not None:
         os.sched_setaffinity(0, cpus)
-    _network.append(_Network(Settings.from_env(settings), bodies))
+    _turns.append(_Turns(Settings.from_env(settings), bodies))
 
 
 def _run(batch: int, seconds: float, warmup_s: float) -> BoundRun:
-    _network[0].run(batch, warmup_s)
-    return _network[0].run(batch, seconds)
+    _turns[0].run(batch, warmup_s)
+    return _turns[0].run(batch, seconds)
 
 
 class Bound:

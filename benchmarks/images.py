@@ -42,3 +42,13 @@ def made_images(width: int, height: int, count: int = 32) -> Images:
         image.save(encoded, "JPEG", quality=90)
         bodies.append(encoded.getvalue())
     return Images(bodies, f"{count} made images ({width}x{height} JPEG)")
+
+
+def rgb_only(images: Images) -> Images:
+    """Those of ``images`` that are RGB: TorchServe's own handler fails a whole batch over a grey one."""
+    bodies = []
+    for body in images.bodies:
+        with Image.open(io.BytesIO(body)) as image:
+            if image.mode == "RGB":
+                bodies.append(body)
+    return Images(bodies, f"{images.origin}, the {len(bodies)} that are RGB")

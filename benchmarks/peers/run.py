@@ -20,9 +20,9 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.images import Images, load_images
+from benchmarks.images import Images, load_images, rgb_only
 from benchmarks.load import Client
-from benchmarks.network import open_session, stored_model
+from benchmarks.network import Network
 from benchmarks.peers.catalogue import LATENCY_RATIO, OURS, PEERS, PROMISES
 from benchmarks.peers.environments import DEFAULT_FOLDER, EnvironmentFailed, ensure
 from benchmarks.peers.peer import Form, Peer, raw
@@ -31,9 +31,8 @@ from benchmarks.server import ROOT, Server, StartFailed, bento, clean_environmen
 from benchmarks.subject import add_model_options, settings_of
 from benchmarks.throughput import summary
 from benchmarks.traffic import Load
-from model_store.transforms import to_tensor
 from service.config import Settings
-from service.decode import Decoder
+from service.runtime import chosen_models
 
 CLIENTS: Final = 16
 CHECKED: Final = 16  # photos whose labels are compared
@@ -71,17 +70,13 @@ class Setup:
     warmup_s: float
 
     def model_folder(self) -> Path:
-        return stored_model(Settings.from_env(self.settings)).folder
+        return chosen_models(Settings.from_env(self.settings))[0].folder
 
 
 def expected_labels(setup: Setup) -> list[str]:
     """What the service's own fp32 model says of the first photos, without HTTP."""
-    settings = Settings.from_env({**setup.settings, "RESNET_PRECISION": "fp32", "RESNET_PROVIDER": "cpu"})
-    stored = stored_model(settings)
-    session, decoder, labels = open_session(settings), Decoder(settings.decode), stored.labels()
-    spec = stored.manifest.preprocessing
-    tensors = [to_tensor(decoder.decode(body), spec) for body in setup.images.bodies[:CHECKED]]
-    return [labels[int(session.logits([tensor])[0].argmax())] for tensor in tensors]
+    network = Network(Settings.from_env({**setup.settings, **OURS["fp32-cpu"]}))
+    return [network.labels[int(network.infer([body])[0].argmax())] for body in setup.images.bodies[:CHECKED]]
 
 
 @contextmanager
@@ -224,7 +219,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.smoke:
         options.seconds, options.rounds, options.warmup = 1.0, 1, 0.5
     checkpoint = None if options.checkpoint is None else options.checkpoint.absolute()
-    images = load_images(options.images)
+    images = rgb_only(load_images(options.images))
     setup = Setup(settings_of(options), images, checkpoint, options.envs, options.seconds, options.warmup)
     report = Report("peers", options.smoke)
     report.subject = {

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 from fastapi import FastAPI, File
 from PIL import Image
 
-from benchmarks.network import open_session
+from benchmarks.network import Network
 from benchmarks.peers.apps.photos import best, pixels
 from service.config import load_settings
 
 app = FastAPI()
-session = open_session(load_settings())
+network = Network(load_settings())
 
 
 @app.get("/ready")
@@ -26,4 +26,4 @@ def ready() -> bool:
 
 @app.post("/classify")
 def classify(file: Annotated[bytes, File()]) -> dict[str, Any]:
-    return best(session.logits([pixels(Image.open(io.BytesIO(file)))])[0])
+    return best(network.logits([pixels(Image.open(io.BytesIO(file)))])[0])
