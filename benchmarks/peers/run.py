@@ -239,6 +239,8 @@ def main(arguments: Sequence[str]) -> None:
             "busy": [summary(load) for load in runs.busy],
             "alone": [summary(load) for load in runs.alone],
             "reason": runs.reason,
+            "name": runs.name,
+            "ours": name in OURS,
         }
         for name, runs in found.items()
     }
