@@ -18,6 +18,10 @@ export BENTOML_DO_NOT_TRACK := True
 CIFAR_TRAIN ?= ../shared/data/cifar10-train.zip
 CIFAR_TEST ?= ../shared/data/cifar10-test.zip
 
+BENCH_OUT ?= build/bench
+BENCH_STORE ?=
+BENCH_OPTIONS ?=
+
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
 .PHONY: help serve test test-slow lint format bench install install-dev lock export-default clean
@@ -66,12 +70,13 @@ format: install-dev ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-bench: install-dev ## Measure the service against its bound, decode and inference without HTTP
-	@$(BIN)/python benchmarks/end_to_end.py
+# make bench BENCH_STORE=models BENCH_OPTIONS="--model mine --precision int8" measures another model, too.
+bench: install-dev ## Measure the service: five minutes, a page with plots in build/bench
+	@$(BIN)/python -m benchmarks.suite --out $(BENCH_OUT) $(if $(BENCH_STORE),--store $(BENCH_STORE)) $(BENCH_OPTIONS)
 
 lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
-	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra dev -o requirements/dev.lock $(LOCK_OPTIONS)
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
 
 LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 

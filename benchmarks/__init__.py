@@ -1,0 +1,1 @@
+"""How fast the service is, measured: each module is a program, `python -m benchmarks.NAME --help`."""

@@ -1,186 +1,123 @@
-"""Throughput and latency of the running service, beside the bound: decode and inference without HTTP.
+"""The service beside its bound, decode and inference without HTTP, and against what it promises.
 
-    python benchmarks/end_to_end.py                          # starts the service itself
-    python benchmarks/end_to_end.py --url http://localhost:3000 --images photos.zip
+    python -m benchmarks.end_to_end
+    python -m benchmarks.end_to_end --store models --model mine --precision int8 --json build/bench/mine.json
 
-The bound and every number of clients take turns, several rounds, so that a
-machine whose speed drifts is the same for all; medians and their ratios are
-printed. The bound is the fastest that the same decoder and session reach in one
-process: threads that take an image and decode, transform and infer it.
+Parts (all by default, ``--parts load,cores`` for some):
+    load   closed loop, Poisson traffic and overload, in rounds with the bound
+    cores  two cores over one
+    start  seconds from start to ready, with and without a model cache
+    empty  the embedded model beside an empty route of the same kind of service
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import io
-import itertools
-import os
-import platform
-import statistics
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Final
 
-import httpx
-import numpy as np
-import onnxruntime
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
+from benchmarks.bound import Bound
+from benchmarks.images import Images, load_images, made_images
+from benchmarks.load import Client
+from benchmarks.processes import beside_empty_route, over_cores, start_seconds
+from benchmarks.report import Report, Target, common_options, median, ratios, spread
+from benchmarks.server import Server, bento
+from benchmarks.subject import add_model_options, settings_of
+from benchmarks.throughput import BUSY_CLIENTS, Plan, add_tables, measure, summary, targets
+from service.cpus import available_cpus
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
-from benchmarks.load import Load, closed_loop  # noqa: E402
-from export.images import read_images  # noqa: E402
-from model_store.store import ModelStore, StoredModel  # noqa: E402
-from model_store.transforms import to_tensor  # noqa: E402
-from service.config import load_settings  # noqa: E402
-from service.cpus import available_cpus  # noqa: E402
-from service.decode import Decoder  # noqa: E402
-from service.providers import Share  # noqa: E402
-from service.session import Session  # noqa: E402
-
-PHOTOS = ROOT.parent / "shared" / "data" / "photos.zip"
-CLIENTS = (1, 2, 8, 16)
+PARTS: Final = ("load", "cores", "start", "empty")
 
 
-def images(source: Path | None) -> tuple[list[bytes], str]:
-    """Encoded images to send, and where they are from; made ones where there are no photos."""
-    source = source or (PHOTOS if PHOTOS.exists() else None)
-    if source is not None:
-        return [file.data for file in read_images(source)], source.name
-    rng = np.random.default_rng(0)
-    made = []
-    for _ in range(32):
-        encoded = io.BytesIO()
-        small = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
-        small.resize((500, 375), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=90)
-        made.append(encoded.getvalue())
-    return made, "made images (500x375 JPEG)"
+def _load(report: Report, settings: Mapping[str, str], images: Images, plan: Plan) -> None:
+    with bento(settings) as server, Bound(settings, images.bodies) as bound, Client(images.bodies) as client:
+        _name_subject(report, server)
+        found = measure(server, bound, client, plan)
+        memory = server.worker_bytes() / 2**20
+    add_tables(report, found)
+    report.notes.append(f"Resident memory of the worker after the load: {memory:.0f} MiB.")
+    report.data["worker_mib"] = memory
+    report.hold([*targets(found), Target("resident memory of a worker", memory, 450, False, "MiB")])
 
 
-class Bound:
-    """Decode and inference of one model in this process, on all cores."""
-
-    def __init__(self, stored: StoredModel, bodies: list[bytes], batch: int) -> None:
-        settings = load_settings()
-        self._threads = available_cpus()
-        self._spec = stored.manifest.preprocessing
-        self._decoder = Decoder(settings.decode)
-        self._session = Session(stored, settings.inference.provider, Share(self._threads))
-        self._session.warm_up(batch)
-        self._bodies = bodies
-        self._batch = batch
-        self.provider = self._session.provider
-
-    def per_second(self, seconds: float) -> float:
-        """Images a second: each thread decodes a batch, then infers it, and begins again."""
-        turn = itertools.cycle(self._bodies)
-        lock = threading.Lock()
-        end = time.perf_counter() + seconds
-
-        def work(_: int) -> int:
-            done = 0
-            while time.perf_counter() < end:
-                with lock:
-                    bodies = [next(turn) for _ in range(self._batch)]
-                self._session.logits([to_tensor(self._decoder.decode(body), self._spec) for body in bodies])
-                done += self._batch
-            return done
-
-        began = time.perf_counter()
-        with ThreadPoolExecutor(self._threads) as pool:
-            done = sum(pool.map(work, range(self._threads)))
-        return done / (time.perf_counter() - began)
+def _name_subject(report: Report, server: Server) -> None:
+    model = server.models()[0]
+    report.subject["model"] = (
+        f"{model['name']} version {model['version']} ({model['architecture']}), {model['provider']} "
+        f"{model['precision']}, input {model['input']['height']}x{model['input']['width']}"
+    )
 
 
-@contextmanager
-def service(url: str | None) -> Iterator[str]:
-    """The service at ``url``, or one started for the time of the benchmark."""
-    if url is not None:
-        yield url
+def _cores(report: Report, settings: Mapping[str, str], images: Images, plan: Plan) -> None:
+    if available_cpus() < 2:
+        report.hold([Target("two cores over one", None, 1.9, True, note="this machine has one")])
         return
-    port = "3987"
-    command = [sys.executable, "-m", "bentoml", "serve", "service.app:ResNetService", "--port", port]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    started = f"http://127.0.0.1:{port}"
-    try:
-        _wait_ready(started, process)
-        yield started
-    finally:
-        process.terminate()
-        process.wait()
+    loads = over_cores(settings, images.bodies, (1, 2), plan).loads
+    rates = {count: [load.per_second for load in found] for count, found in loads.items()}
+    gains = ratios(rates[2], rates[1])
+    report.table(
+        f"Cores, {BUSY_CLIENTS} clients; the client is kept to the same cores",
+        ["cores", "images/s", "over one core", "client CPU ms a request"],
+        [
+            ["1", spread(rates[1]), "1", spread([load.client_cpu_ms for load in loads[1]])],
+            ["2", spread(rates[2]), spread(gains), spread([load.client_cpu_ms for load in loads[2]])],
+        ],
+    )
+    report.data["cores"] = {count: [summary(load) for load in found] for count, found in loads.items()}
+    report.hold([Target("two cores over one", median(gains), 1.9, True)])
 
 
-def _wait_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    while process.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    sys.exit("the service did not start; run `make serve` to see why")
+def _start(report: Report, settings: Mapping[str, str], images: Images, plan: Plan) -> None:
+    del images
+    seconds = start_seconds(settings, plan.rounds)
+    report.table("Start to ready", ["what", "seconds"], [["as configured", spread(seconds)]])
+    report.data["start_s"] = seconds
+    report.hold([Target("start to ready", median(seconds), 4, False, "s")])
+
+
+def _empty(report: Report, settings: Mapping[str, str], images: Images, plan: Plan) -> None:
+    """With images of the model's own size, as decoding large ones is no part of the route; and with the others."""
+    del settings
+    rows, shares = [], {}
+    small = made_images(32, 32)
+    for sent in (small, images):
+        ours, empty = beside_empty_route({}, sent.bodies, plan)
+        rates = [[load.per_second for load in loads] for loads in (ours, empty)]
+        shares[sent.origin] = ratios(*rates)
+        rows.append([sent.origin, spread(rates[0]), spread(rates[1]), spread(shares[sent.origin])])
+    report.table(
+        f"The embedded model beside an empty route, {BUSY_CLIENTS} clients",
+        ["sent", "embedded model, requests/s", "empty route, requests/s", "of the empty route"],
+        rows,
+    )
+    report.data["empty"] = shares
+    share = median(shares[small.origin])
+    report.hold([Target("the embedded model, of an empty route, at its own image size", share, 0.8, True)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--url", help="a running service; by default one is started")
-    parser.add_argument("--images", type=Path, help="folder or zip of images to send")
-    parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each is measured")
+    parser = common_options("end_to_end", __doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    add_model_options(parser)
+    parser.add_argument("--parts", default=",".join(PARTS), help="which parts, separated by commas")
     options = parser.parse_args()
-    console = Console(width=110)
-    bodies, origin = images(options.images)
-    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-
-    with service(options.url) as url:
-        model = httpx.get(f"{url}/v1/models").raise_for_status().json()["models"][0]
-        stored = ModelStore(load_settings().store.model_store).resolve(model["name"], model["version"])
-        batches = (1, 8)
-        bounds = {batch: Bound(stored, bodies, batch) for batch in batches}
-        loads: dict[int, list[Load]] = {clients: [] for clients in CLIENTS}
-        limits: dict[int, list[float]] = {batch: [] for batch in batches}
-        for _ in range(options.rounds):
-            for batch, bound in bounds.items():
-                limits[batch].append(bound.per_second(options.seconds))
-            for clients in CLIENTS:
-                loads[clients].append(asyncio.run(closed_loop(f"{url}/v1/classify", bodies, clients, options.seconds)))
-
-    console.print(
-        f"{model['name']} version {model['version']} ({model['architecture']}), {model['provider']} "
-        f"{model['precision']}; {len(bodies)} images of {origin}; {available_cpus()} cores, {platform.machine()}, "
-        f"Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}; "
-        f"medians of {options.rounds} rounds of {options.seconds:g} s"
-    )
-    best = max(statistics.median(values) for values in limits.values())
-    table = Table("what", "images/s", "min to max", "of the bound", "p50 ms", "p99 ms", "failed", "client CPU ms/image")
-    for batch, values in limits.items():
-        median = statistics.median(values)
-        table.add_row(
-            f"bound, batch {batch}", f"{median:.1f}", f"{min(values):.1f} to {max(values):.1f}", f"{median / best:.2f}"
-        )
-    for clients, runs in loads.items():
-        rates = [run.per_second for run in runs]
-        median = statistics.median(rates)
-        table.add_row(
-            f"{clients} client{'s' if clients > 1 else ''}",
-            f"{median:.1f}",
-            f"{min(rates):.1f} to {max(rates):.1f}",
-            f"{median / best:.2f}",
-            f"{statistics.median(run.percentile_ms(0.5) for run in runs):.1f}",
-            f"{statistics.median(run.percentile_ms(0.99) for run in runs):.1f}",
-            str(sum(run.failed for run in runs)),
-            f"{1000 * sum(r.client_cpu_s for r in runs) / sum(len(r.latencies_s) for r in runs):.2f}",
-        )
-    console.print(table)
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    plan = Plan.smoke() if options.smoke else Plan(options.seconds, options.rounds)
+    settings = settings_of(options)
+    images = load_images(options.images)
+    report = Report("end_to_end", options.smoke)
+    report.subject = {
+        "images": images.origin,
+        "settings": " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
+        "rounds": f"{plan.rounds} of {plan.seconds:g} s each",
+    }
+    run = {"load": _load, "cores": _cores, "start": _start, "empty": _empty}
+    for part in parts:
+        run[part](report, settings, images, plan)
+    report.finish(options.json)
 
 
 if __name__ == "__main__":

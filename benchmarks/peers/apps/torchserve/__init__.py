@@ -1,0 +1,1 @@
+"""What TorchServe's archive is made of."""

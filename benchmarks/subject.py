@@ -1,0 +1,38 @@
+"""Which model a program measures, and with which settings: options of the command line to ``RESNET_`` settings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from service.config import variable
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options that choose the model, how it runs, and what is sent to it."""
+    chosen = parser.add_argument_group("what is measured")
+    chosen.add_argument("--store", type=Path, help="model store; by default the embedded one")
+    chosen.add_argument("--model", help="NAME or NAME@VERSION in it; by default its first")
+    chosen.add_argument("--precision", help="as RESNET_PRECISION: fp32, int8, ...")
+    chosen.add_argument("--provider", help="as RESNET_PROVIDER: openvino, cpu, cuda")
+    chosen.add_argument("--images", type=Path, help="folder or zip of images; by default photos or made ones")
+    chosen.add_argument(
+        "--set", action="append", default=[], metavar="RESNET_NAME=VALUE", help="any other setting of the service"
+    )
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, str]:
+    """The ``RESNET_`` settings that the options mean."""
+    given = {
+        "model_store": None if options.store is None else str(options.store.absolute()),
+        "models": options.model,
+        "precision": options.precision,
+        "provider": options.provider,
+    }
+    settings = {variable(field): value for field, value in given.items() if value is not None}
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise SystemExit(f"--set {text}: write RESNET_NAME=VALUE")
+        settings[name] = value
+    return settings
