@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from model_store.transforms import to_tensor
 from service.config import Settings
 from service.cpus import available_cpus
 from service.decode import Decoder
 from service.postprocess import Floats
 from service.providers import Share
 from service.runtime import chosen_models
-from service.session import Session
-
-Pixels = npt.NDArray[np.uint8]
+from service.session import Images, Session
 
 
 class Network:
@@ -29,16 +25,19 @@ class Network:
         self.threads = available_cpus()
         self.decoder = Decoder(settings.decode)
         inference = settings.inference
-        self.session = Session(self.stored, inference.provider, Share(self.threads), inference.precision)
+        share = Share(self.threads, None, inference.max_batch)
+        self.session = Session(self.stored, inference.provider, share, inference.precision, settings.providers)
 
-    def pixels(self, body: bytes) -> Pixels:
-        """An encoded image as the network takes it."""
-        return to_tensor(self.decoder.decode(body), self.spec)
+    def batch(self, size: int) -> Images:
+        """Room for ``size`` images as the network takes them."""
+        return np.empty((size, self.spec.height, self.spec.width, 3), np.uint8)
 
-    def logits(self, images: Sequence[Pixels]) -> Floats:
-        """Logits of a batch of such images."""
-        return self.session.logits(images)
+    def pixels(self, body: bytes, out: Images | None = None) -> Images:
+        """An encoded image as the network takes it, in ``out`` where it is given."""
+        return self.decoder.tensor(body, self.spec, out)
 
-    def infer(self, bodies: Sequence[bytes]) -> Floats:
-        """Logits of a batch of encoded images."""
-        return self.logits([self.pixels(body) for body in bodies])
+    def infer(self, bodies: Sequence[bytes], batch: Images) -> Floats:
+        """Logits of encoded images, decoded into ``batch``, which has room for just as many."""
+        for body, row in zip(bodies, batch, strict=True):
+            self.pixels(body, row)
+        return self.session.logits(batch)
