@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from service.settings import DecodeSettings  # noqa: E402
 
 PHOTOS = ROOT.parent / "shared" / "data" / "photos.zip"
 WHOLE = (0.0, 0.0, 224.0, 224.0)
-Step = Callable[[bytes], Any]
+Step = Callable[[Any], Any]
 
 
 def resnet50(resize: int, margin: float | None = None) -> Preprocessing:
@@ -45,7 +46,7 @@ def resnet50(resize: int, margin: float | None = None) -> Preprocessing:
     spec = Preprocessing(height=224, width=224, resize=resize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     if margin is None:
         return spec
-    return spec.model_copy(update={"jpeg_scaling": JpegScaling.model_construct(margin=margin)})
+    return spec.model_copy(update={"jpeg_scaling": JpegScaling.model_construct(margin=margin)})  # type: ignore[call-arg]
 
 
 def interleaved(steps: dict[str, Step], inputs: list[Any], rounds: int) -> dict[str, list[float]]:
@@ -115,7 +116,7 @@ def where_time_goes(bodies: list[bytes], rounds: int) -> None:
     found |= interleaved(
         {
             "resize of the crop": lambda image: image.resize(
-                (224, 224), Image.Resampling.BILINEAR, box=crop_box(*image.size, spec)
+                (224, 224), Image.Resampling.BILINEAR, box=crop_box(image.width, image.height, spec)
             )
         },
         images,
@@ -138,9 +139,11 @@ def others(bodies: list[bytes], rounds: int) -> None:
     out = np.empty((224, 224, 3), np.uint8)
     decoders = other_decoders()
     colour = [data for data in bodies if Image.open(io.BytesIO(data)).mode == "RGB"]
-    steps: dict[str, Step] = {
-        name: lambda data, decode=decode: to_tensor(decode(data), spec, out) for name, decode in decoders.items()
-    }
+
+    def tensor(decode: Callable[[bytes], Image.Image], data: bytes) -> None:
+        to_tensor(decode(data), spec, out)
+
+    steps: dict[str, Step] = {name: partial(tensor, decode) for name, decode in decoders.items()}
     if resize := cykooz_resize(spec):
         steps["Pillow, resized by cykooz-resizer"] = lambda data: view_tensor(
             View(resize(decoders["Pillow"](data)), WHOLE, None), spec, out
@@ -221,7 +224,7 @@ def large(photo: bytes, rounds: int) -> None:
     decoder = Decoder(DecodeSettings())
     whole = decoder.tensor(data, resnet50(256)).astype(int)
     specs = {"whole": resnet50(256)} | {f"margin {margin:g}": resnet50(256, margin) for margin in (4, 2, 1)}
-    steps: dict[str, Step] = {name: lambda d, spec=spec: decoder.tensor(d, spec, out) for name, spec in specs.items()}
+    steps: dict[str, Step] = {name: partial(decoder.tensor, spec=spec, out=out) for name, spec in specs.items()}
     lying = on_its_side(data)
     steps["whole, on its side"] = lambda _: decoder.tensor(lying, specs["whole"], out)
     steps["the same, turned before the resize"] = lambda _: to_tensor(decoder.decode(lying), specs["whole"], out)

@@ -178,8 +178,8 @@ def to_tensor(
 def view_tensor(view: View, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
     """A ``view`` as the network takes it: uint8 ``[height, width, 3]``, in ``out`` where it is given.
 
-    ``out`` may be a row of a batch. It is written last, so where this raises it is as it was. Turned after the resize,
-    the pixels are at most a level apart from those of an image turned before it, which takes far longer.
+    ``out`` may be a row of a batch. It is written last, so where this raises it is as it was. Turning after the resize
+    takes a fraction of the time and gives the pixels of turning first but for their rounding (docs/decoding.md).
     """
     image, box, turn = view
     if image.mode != "RGB":

@@ -79,10 +79,12 @@ def sure_images() -> dict[str, bytes]:
 
 
 def save_large(folder: Path, source: Path) -> None:
-    """The images of ``source`` as large JPEGs."""
+    """The images of ``source`` as large JPEGs, in three sizes as there must be many."""
     folder.mkdir()
     for i, file in enumerate(read_images(source)):
-        file.rgb().resize((320, 240), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg", quality=95)
+        for side in (256, 288, 320):
+            large = file.rgb().resize((side, side), Image.Resampling.BICUBIC)
+            large.save(folder / f"{i}-{side}.jpg", quality=95)
 
 
 @pytest.fixture(scope="module")
