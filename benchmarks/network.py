@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-from model_store.transforms import to_tensor
 from service.config import Settings
 from service.cpus import available_cpus
 from service.decode import Decoder
@@ -15,8 +13,6 @@ from service.postprocess import Floats
 from service.providers import Share
 from service.runtime import chosen_models
 from service.session import Session
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class Network:
@@ -31,14 +27,9 @@ class Network:
         inference = settings.inference
         self.session = Session(self.stored, inference.provider, Share(self.threads), inference.precision)
 
-    def pixels(self, body: bytes) -> Pixels:
-        """An encoded image as the network takes it."""
-        return to_tensor(self.decoder.decode(body), self.spec)
-
-    def logits(self, images: Sequence[Pixels]) -> Floats:
-        """Logits of a batch of such images."""
-        return self.session.logits(images)
-
     def infer(self, bodies: Sequence[bytes]) -> Floats:
         """Logits of a batch of encoded images."""
-        return self.logits([self.pixels(body) for body in bodies])
+        batch = np.empty((len(bodies), self.spec.height, self.spec.width, 3), np.uint8)
+        for body, row in zip(bodies, batch, strict=True):
+            self.decoder.tensor(body, self.spec, row)
+        return self.session.logits(batch)

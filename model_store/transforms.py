@@ -100,12 +100,23 @@ def _centre(length: int, wanted: int) -> tuple[int, int]:
     return start, min(start + wanted, length)
 
 
-def to_tensor(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.uint8]:
-    """An RGB ``image`` as the network takes it: uint8 ``[height, width, 3]``."""
+def to_tensor(
+    image: Image.Image, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
+    """An RGB ``image`` as the network takes it: uint8 ``[height, width, 3]``, in ``out`` where it is given.
+
+    ``out`` may be a row of a batch. It is written last, so where this raises it is as it was.
+    """
     if image.mode != "RGB":
         raise ValueError(f"to_tensor takes RGB images, not {image.mode}")
+    if out is not None and (out.shape != (spec.height, spec.width, 3) or out.dtype != np.uint8):
+        raise ValueError(f"out is {out.dtype} {out.shape}, not uint8 {(spec.height, spec.width, 3)}")
     box = crop_box(*image.size, spec)
     size = (spec.width, spec.height)
     if image.size != size or box != (0.0, 0.0, *map(float, size)):
         image = image.resize(size, _RESAMPLING[spec.interpolation], box=box)
-    return np.asarray(image)
+    pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(spec.height, spec.width, 3)
+    if out is None:
+        return pixels
+    np.copyto(out, pixels)
+    return out

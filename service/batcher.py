@@ -2,7 +2,7 @@
 
 All state lives on the event loop, so there is no lock. An image is dispatched
 the moment a slot is free; while none is, work gathers and the next batch is
-larger. No idle slot ever waits for a batch to fill.
+larger. No idle slot waits for a batch to fill, unless a delay was asked for.
 """
 
 from __future__ import annotations
@@ -10,50 +10,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from service.errors import DeadlineExceeded, InferenceFailed, ServiceError, ShuttingDown
+from service.forming import Forming, Load, Wait, next_batch
+from service.slots import Slots
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class Slots:
-    """``count`` threads that compute batches, shared by all models, first come, first served."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.free = count
-        self._waiting: deque[Callable[[], None]] = deque()
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="slot")
-
-    def take(self, retry: Callable[[], None]) -> bool:
-        """Take a slot; where none is free, ``retry`` is called once, when one is."""
-        if self.free:
-            self.free -= 1
-            return True
-        if retry not in self._waiting:
-            self._waiting.append(retry)
-        return False
-
-    def give_back(self) -> None:
-        self.free += 1
-        # A model that still has work when its turn is over asks again, at the end of the line.
-        while self.free and self._waiting:
-            self._waiting.popleft()()
-
-    def submit(self, call: Callable[[], R]) -> ThreadFuture[R]:
-        return self._executor.submit(call)
-
-    def close(self) -> None:
-        self._executor.shutdown(wait=True)
 
 
 class BatchObserver(Protocol):
@@ -69,22 +40,32 @@ class _Item(Generic[T, R]):
     payload: T
     future: asyncio.Future[R]
     deadline: float
-    queued_at: float
+    queued_at_s: float  # of time.perf_counter, as the event loop's clock may tick in milliseconds
 
 
 class Batcher(Generic[T, R]):
-    """Batches for one model. ``run`` maps a batch's payloads to as many results, in a slot's thread."""
+    """Batches for one model. ``run`` maps a batch's payloads to as many results, in a slot's thread.
+
+    Its second argument says whether this batch has the machine to itself: one
+    image, with nothing else running or waiting.
+    """
 
     def __init__(
-        self, run: Callable[[list[T]], Sequence[R]], slots: Slots, max_batch: int, observer: BatchObserver
+        self,
+        run: Callable[[list[T], bool], Sequence[R]],
+        slots: Slots,
+        forming: Forming,
+        observer: BatchObserver,
     ) -> None:
         self._run = run
         self._slots = slots
-        self._max_batch = max_batch
+        self._turn = slots.join(self._dispatch)
+        self._forming = forming
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Item[T, R]] = deque()
-        self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._computing = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -95,19 +76,38 @@ class Batcher(Generic[T, R]):
         ``deadline`` is absolute, on the event loop's clock. Cancelling the call
         takes the payload out of the queue.
         """
-        if self._closed:
-            raise ShuttingDown("the service is shutting down")
-        future: asyncio.Future[R] = self._loop.create_future()
-        item = _Item(payload, future, deadline, self._loop.time())
-        self._queue.append(item)
-        self._observer.queued(len(self._queue))
+        item = self._enqueue(payload, deadline)
         self._dispatch()
         try:
-            return await future
+            return await item.future
         finally:
-            if item in self._queue:  # cancelled: its memory is not kept until a slot comes free
+            self._forget([item])
+
+    async def submit_all(self, payloads: Sequence[T], deadline: float) -> list[R]:
+        """The results for ``payloads``, queued together so that free slots share them; the first failure is raised."""
+        items = [self._enqueue(payload, deadline) for payload in payloads]
+        self._dispatch()
+        try:
+            return await asyncio.gather(*(item.future for item in items))
+        finally:
+            self._forget(items)
+
+    def _enqueue(self, payload: T, deadline: float) -> _Item[T, R]:
+        if self._closed:
+            raise ShuttingDown("the service is shutting down")
+        item: _Item[T, R] = _Item(payload, self._loop.create_future(), deadline, time.perf_counter())
+        self._queue.append(item)
+        return item
+
+    def _forget(self, items: list[_Item[T, R]]) -> None:
+        """Nobody waits for ``items`` any more: what is unsettled leaves the queue, and its memory with it."""
+        unsettled = [item for item in items if item.future.cancelled() or not item.future.done()]
+        for item in unsettled:
+            item.future.cancel()
+            if item in self._queue:
                 self._queue.remove(item)
-                self._changed()
+        if unsettled:
+            self._changed()
 
     @property
     def closed(self) -> bool:
@@ -117,31 +117,31 @@ class Batcher(Generic[T, R]):
         """Take nothing more, compute what is queued, and return when all is settled."""
         self._closed = True
         self._dispatch()
-        while self._queue or self._running:
+        while self._queue or self._computing:
             self._idle.clear()
             await self._idle.wait()
 
     def _dispatch(self) -> None:
-        """Start batches while there are both work and free slots."""
-        while self._queue and self._slots.take(self._dispatch):
+        """Start batches while there are work and free slots."""
+        while self._queue and self._turn.take():
             batch = self._form()
             if not batch:
-                self._slots.give_back()
+                self._turn.give_back(0.0, more=False)
                 break
             self._execute(batch)
         self._changed()
 
     def _changed(self) -> None:
         self._observer.queued(len(self._queue))
-        if not self._queue and not self._running:
+        if not self._queue and not self._computing:
             self._idle.set()
 
     def _form(self) -> list[_Item[T, R]]:
-        """The next batch: this slot's share of the queue, without the cancelled and the expired."""
-        now = self._loop.time()
-        share = math.ceil(len(self._queue) / (1 + self._slots.free))
+        """The next batch, without the cancelled and the expired; empty where it may still gather."""
+        now, now_s = self._loop.time(), time.perf_counter()
+        size = self._size(now_s)
         batch: list[_Item[T, R]] = []
-        while self._queue and len(batch) < min(share, self._max_batch):
+        while self._queue and len(batch) < size:
             item = self._queue.popleft()
             if item.future.done():
                 continue
@@ -149,22 +149,39 @@ class Batcher(Generic[T, R]):
                 item.future.set_exception(DeadlineExceeded("the deadline passed in the queue"))
                 continue
             batch.append(item)
-        self._observer.dispatched([now - item.queued_at for item in batch])
+        if batch:
+            self._observer.dispatched([now_s - item.queued_at_s for item in batch])
         return batch
 
+    def _size(self, now_s: float) -> int:
+        """Images to take; 0 where they may wait for more, and a timer is set to look again."""
+        oldest_s = math.inf if self._closed else now_s - self._queue[0].queued_at_s
+        slots = self._slots
+        load = Load(len(self._queue), self._computing, oldest_s, 1 + slots.free, slots.count)
+        found = next_batch(self._forming, load)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if isinstance(found, Wait):
+            self._timer = self._loop.call_later(found.seconds, self._dispatch)
+            return 0
+        return found
+
     def _execute(self, batch: list[_Item[T, R]]) -> None:
-        self._running += 1
+        alone = len(batch) == 1 and not self._queue and self._slots.free == self._slots.count - 1
+        self._computing += len(batch)
+        began_s = time.perf_counter()
         payloads = [item.payload for item in batch]
         try:
-            task = self._slots.submit(lambda: self._run(payloads))
+            task = self._slots.submit(lambda: self._run(payloads, alone))
         except RuntimeError as error:  # the system refuses a thread
             task = ThreadFuture()
             task.set_exception(error)
-        task.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._settle, batch, done))
+        task.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._settle, batch, done, began_s))
 
-    def _settle(self, batch: list[_Item[T, R]], done: ThreadFuture[Sequence[R]]) -> None:
+    def _settle(self, batch: list[_Item[T, R]], done: ThreadFuture[Sequence[R]], began_s: float) -> None:
         """Give each waiting caller its result or the error; then the slot to the next batch."""
-        self._running -= 1
+        self._computing -= len(batch)
         try:
             results = done.result()
             if len(results) != len(batch):
@@ -174,8 +191,8 @@ class Batcher(Generic[T, R]):
                     item.future.set_result(result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
             self._fail(batch, error)
-        self._slots.give_back()
-        self._dispatch()
+        self._turn.give_back(time.perf_counter() - began_s, more=bool(self._queue))
+        self._changed()
 
     @staticmethod
     def _fail(batch: list[_Item[T, R]], error: BaseException) -> None:

@@ -11,6 +11,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
+from service.disconnect import ClientGone
 from service.errors import BadRequest, BodyTooLarge, TooManyImages
 
 if TYPE_CHECKING:
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 # A malformed body is the client's affair; it must not fill the operator's log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
-
-
-class ClientGone(Exception):
-    """The client closed the connection; there is nobody to answer."""
 
 
 async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:

@@ -13,7 +13,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from model_store.manifest import Precision, parse_reference
@@ -101,7 +110,31 @@ class InferenceSettings(_Group):
         "auto",
         description="Batches computed at the same time in a worker. `auto`: its share of the cores; 2 with CUDA.",
     )
+    spread_lone_image: bool = Field(
+        True,
+        description="On CPUs, an image that comes while nothing else is computed gets all cores, which shortens its "
+        "time; the model is then held in memory twice.",
+    )
     max_batch: int = Field(8, ge=1, le=256, description="Most images in one batch; every size is run before ready.")
+    max_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Seconds an image may wait for others while a slot is free. 0 suits CPUs; accelerators may gain.",
+    )
+    preferred_batches: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], BeforeValidator(_split)] = Field(
+        (),
+        description="Batch sizes that run best, separated by commas: larger queues are cut to one of them, and a batch "
+        "of the largest leaves without delay. None by default: any size up to `RESNET_MAX_BATCH`.",
+    )
+
+    @field_validator("preferred_batches")
+    @classmethod
+    def _within_max_batch(cls, sizes: tuple[int, ...], others: ValidationInfo) -> tuple[int, ...]:
+        most = others.data.get("max_batch")  # absent where it is wrong itself
+        if most is not None and max(sizes, default=0) > most:
+            raise ValueError(f"{max(sizes)} is larger than RESNET_MAX_BATCH, {most}")
+        return tuple(sorted(set(sizes)))
 
 
 class LimitSettings(_Group):
@@ -137,15 +170,19 @@ class DecodeSettings(_Group):
         description="Formats taken, of jpeg, png, webp, bmp, gif (first frame) and tiff (first page).",
     )
     max_pixels: int = Field(50_000_000, ge=1024, description="Largest image, width times height.")
-    decode_threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
-        "auto", description="Images decoded at the same time. `auto`: a worker's cores."
+    decode_threads: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
+        "auto",
+        description="Threads that decode ahead of the slots. 0: each slot decodes what it infers. `auto`: 0 on CPUs, a "
+        "worker's cores with an accelerator.",
     )
 
 
 class ServerSettings(_Group):
     """The processes around it all."""
 
-    workers: int = Field(1, ge=1, le=256, description="Processes that serve.")
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto", description="Processes that serve, which share the cores. `auto`: one for every 8 cores."
+    )
     run_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
         None,
         description="Folder that the workers share for metrics. By default a temporary one, made at start and "

@@ -17,7 +17,7 @@
     |-- InferenceFailed         500 inference_failed
     `-- DeadlineExceeded        504 deadline_exceeded
 
-``routes.error_response`` is the one place that turns them into a response. The
+``answers.error_answer`` is the one place that turns them into a response. The
 message is for the client: it never holds a path, a stack trace or other
 clients' data.
 """

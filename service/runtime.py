@@ -12,16 +12,17 @@ from contextlib import ExitStack
 from typing import ParamSpec, TypeVar
 
 from model_store.store import ModelStore, StoredModel, StoreError
-from service.batcher import Slots
 from service.config import ConfigError, Settings
 from service.cpus import available_cpus
 from service.decode import Decoder
 from service.errors import NotReady, ShuttingDown, UnknownModel
+from service.forming import Forming
 from service.gate import Gate
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.providers import ProviderUnavailable, Share, candidates
 from service.session import Session, check_precision
+from service.slots import Slots
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -89,20 +90,24 @@ class Runtime:
     async def _load(self) -> None:
         began = time.perf_counter()
         settings = self.settings
-        cpus = max(1, available_cpus() // settings.server.workers)
+        cpus = max(1, available_cpus() // self._workers.count)
         share = Share(cpus, None if settings.inference.slots == "auto" else settings.inference.slots)
         chosen = await asyncio.to_thread(chosen_models, settings)
         sessions = [await asyncio.to_thread(self._open, stored, share) for stored in chosen]
         slots = Slots(max(session.slots for session in sessions))
         self._threads.callback(slots.close)
+        on_cpu = all(session.on_cpu for session in sessions)
         threads = settings.decode.decode_threads
-        decode_pool = ThreadPoolExecutor(cpus if threads == "auto" else threads, thread_name_prefix="decode")
+        if threads == "auto":
+            threads = 0 if on_cpu else cpus
+        decode_pool = ThreadPoolExecutor(threads or cpus, thread_name_prefix="decode")
         self._threads.callback(decode_pool.shutdown)
         self._decode_pool = decode_pool
         decoder = Decoder(settings.decode)
-        max_batch = settings.inference.max_batch
+        inference = settings.inference
+        forming = Forming(inference.max_batch, inference.max_delay_s, inference.preferred_batches)
         self._models = [
-            Pipeline(stored, session, decoder, decode_pool, slots, max_batch, self.metrics)
+            Pipeline(stored, session, decoder, decode_pool if threads else None, slots, forming, self.metrics)
             for stored, session in zip(chosen, sessions, strict=True)
         ]
         self._state = ""
@@ -112,7 +117,8 @@ class Runtime:
 
     def _open(self, stored: StoredModel, share: Share) -> Session:
         requested = self.settings.inference.provider
-        session = Session(stored, requested, share, self.settings.inference.precision)
+        inference = self.settings.inference
+        session = Session(stored, requested, share, inference.precision, inference.spread_lone_image)
         session.warm_up(self.settings.inference.max_batch)
         manifest, precision = stored.manifest, session.variant.precision
         self.metrics.model_loaded(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -16,7 +17,7 @@ from service.config import Provider
 from service.postprocess import Floats
 from service.providers import Share, open_session
 
-Image = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8]
 
 # The fast arithmetic of each provider: CPUs have instructions for int8, GPUs for fp16.
 FAST: Final[Mapping[Provider, Precision]] = MappingProxyType({"cuda": "fp16", "openvino": "int8", "cpu": "int8"})
@@ -25,7 +26,8 @@ FAST: Final[Mapping[Provider, Precision]] = MappingProxyType({"cuda": "fp16", "o
 class Session:
     """A variant of ``stored`` on a provider, with a worker's share of the machine.
 
-    ``slots`` calls at the same time use all of that share.
+    ``slots`` calls at the same time use all of that share. With ``spread``, a batch that is ``alone`` gets all of
+    it by itself: the model is opened a second time, on a CPU, for one call with all cores.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Session:
         requested: Literal["auto"] | Provider,
         share: Share,
         precision: Literal["auto"] | Precision = "auto",
+        spread: bool = False,
     ) -> None:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
@@ -46,6 +49,14 @@ class Session:
         self.passed_over = opened.passed_over
         self._session = opened.session
         self._check_signature(stored)
+        self._alone = self._session
+        if spread and self.slots > 1 and self.on_cpu:
+            self._alone = open_session(stored.path(self.variant), self.provider, replace(share, wanted_slots=1)).session
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether a slot is a core, which decoding needs too."""
+        return self.provider in ("cpu", "openvino")
 
     def _check_signature(self, stored: StoredModel) -> None:
         """Refuse a graph that is not what its manifest says, before any request meets it."""
@@ -61,18 +72,22 @@ class Session:
         if list(outputs.get("logits", ()))[1:] != [self._classes]:
             raise StoreError(f"{stored.path(self.variant)}: it gives no logits of {self._classes} classes")
 
-    def logits(self, images: Sequence[Image]) -> Floats:
-        """Logits float32 ``[n, classes]`` of ``n`` preprocessed images, uint8 ``[height, width, 3]`` each."""
-        batch = np.stack(images) if len(images) > 1 else images[0][np.newaxis]
-        (logits,) = self._session.run(["logits"], {"image": batch})
+    def logits(self, batch: Images, alone: bool = False) -> Floats:
+        """Logits float32 ``[n, classes]`` of ``batch``, preprocessed images as uint8 ``[n, height, width, 3]``.
+
+        ``alone`` says that nothing else is computed meanwhile, so that this call may have all cores.
+        """
+        session = self._alone if alone else self._session
+        (logits,) = session.run(["logits"], {"image": batch})
         return np.asarray(logits, dtype=np.float32)
 
     def warm_up(self, max_batch: int) -> None:
         """Run every batch size, in all slots at once; the first run of a size is slow, as it compiles."""
-        blank = np.zeros(self._input_shape, np.uint8)
+        blank = np.zeros((max_batch, *self._input_shape), np.uint8)
         with ThreadPoolExecutor(self.slots) as pool:
             for size in range(1, max_batch + 1):
-                list(pool.map(self.logits, [[blank] * size] * self.slots))
+                list(pool.map(self.logits, [blank[:size]] * self.slots))
+        self.logits(blank[:1], alone=True)
 
 
 def choose_variant(stored: StoredModel, precision: Literal["auto"] | Precision, provider: Provider) -> Variant:

@@ -8,15 +8,27 @@ before it is warm, and until then the others answer.
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Final, Literal
+
+from service.cpus import available_cpus
+
+# One event loop and one interpreter lock keep about this many cores of decoding and inference busy.
+CORES_PER_WORKER: Final = 8
 
 _READY_PREFIX = "ready."
 _STARTED = "started"
 _FAILED = "failed"
+
+
+def worker_count(wanted: Literal["auto"] | int) -> int:
+    """How many workers serve; ``auto`` by the cores that may be used."""
+    return math.ceil(available_cpus() / CORES_PER_WORKER) if wanted == "auto" else wanted
 
 
 def make_run_dir(wanted: Path | None) -> Path:
@@ -57,7 +69,7 @@ class Workers:
 
     def __init__(self, run_dir: Path | None, count: int) -> None:
         self._run_dir = run_dir
-        self._count = count
+        self.count = count
 
     @property
     def replacing(self) -> bool:
@@ -73,7 +85,7 @@ class Workers:
         if self._run_dir is not None:
             (self._run_dir / f"{_READY_PREFIX}{os.getpid()}").touch()
             ready = [path for path in self._run_dir.glob(f"{_READY_PREFIX}*") if alive(int(path.suffix[1:]))]
-            if len(ready) >= self._count:
+            if len(ready) >= self.count:
                 (self._run_dir / _STARTED).touch()
 
     def end_service(self) -> None:

@@ -218,3 +218,25 @@ def test_to_rgb_leaves_the_given_image_alone() -> None:
     to_rgb(image)
     assert image.mode == "RGBA"
     assert image.getpixel((0, 0)) == (1, 2, 3, 0)
+
+
+@pytest.mark.parametrize("size", [(60, 45), (16, 16)], ids=["resized", "as it is"])
+def test_a_tensor_can_go_into_a_given_array(size: tuple[int, int]) -> None:
+    spec, image = a_spec(16, 16, 16), noise(*size)
+    batch = np.zeros((2, 16, 16, 3), np.uint8)
+    found = to_tensor(image, spec, batch[1])
+    assert np.shares_memory(found, batch[1])
+    assert np.array_equal(batch[1], to_tensor(image, spec))
+    assert not batch[0].any()
+    strided = np.zeros((16, 32, 3), np.uint8)[:, ::2]
+    assert np.array_equal(to_tensor(image, spec, strided), batch[1])
+    assert np.array_equal(strided, batch[1])
+
+
+@pytest.mark.parametrize(
+    "out", [np.zeros((1, 16, 16, 3), np.uint8), np.zeros((16, 16, 1), np.uint8), np.zeros((16, 16, 3), np.float32)]
+)
+def test_an_array_of_another_shape_or_type_is_refused(out: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(ValueError, match="not uint8"):
+        to_tensor(noise(60, 45), a_spec(16, 16, 16), out)
+    assert not out.any()

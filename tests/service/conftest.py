@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -169,17 +170,17 @@ def expected(model: TinyModel, seed: int, k: int) -> list[tuple[str, int, float]
 class Hold:
     """Stands in front of a function: calls wait until released; says what was computed."""
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self.entered = threading.Event()
         self.released = threading.Event()
         self.batches: list[list[Any]] = []
 
-    def __call__(self, batch: Any) -> Any:
-        self.batches.append(list(batch))
+    def __call__(self, batch: Any, *others: Any) -> Any:
+        self.batches.append([*copy.deepcopy(batch)])  # the service's next batch is written to the same memory
         self.entered.set()
         assert self.released.wait(30), "the test never released the slot"
-        return self._function(batch)
+        return self._function(batch, *others)
 
     async def wait_entered(self) -> None:
         assert await asyncio.to_thread(self.entered.wait, 30), "nothing reached the slot"
@@ -225,7 +226,6 @@ def some_settings(root: Path, **environ: object) -> Settings:
         "provider": "cpu",
         "slots": 1,
         "max_batch": 4,
-        "decode_threads": 1,
         "deadline_s": 60,
     }
     return Settings.from_env({f"RESNET_{k.upper()}": str(v) for k, v in (base | environ).items()})

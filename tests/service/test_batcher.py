@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.batcher import Batcher, Slots
+from service.batcher import Batcher
 from service.errors import BadRequest, DeadlineExceeded, InferenceFailed, ServiceError, ShuttingDown
+from service.forming import Forming
+from service.slots import Slots
 from tests.service.conftest import Hold, turns
 
 FAR = math.inf
@@ -67,6 +69,10 @@ def identity(batch: list[Any]) -> list[Any]:
     return list(batch)
 
 
+def batching(run: Callable[[list[Any]], Any], slots: Slots, max_batch: int, observer: Observer) -> Batcher[Any, Any]:
+    return Batcher(lambda batch, _: run(batch), slots, Forming(max_batch), observer)
+
+
 def start(batcher: Batcher[Any, Any], payload: Any, deadline: float = FAR) -> asyncio.Task[Any]:
     return asyncio.create_task(batcher.submit(payload, deadline))
 
@@ -74,7 +80,7 @@ def start(batcher: Batcher[Any, Any], payload: Any, deadline: float = FAR) -> as
 def test_a_result_belongs_to_its_payload() -> None:
     async def test() -> None:
         slots = Slots(2)
-        batcher = Batcher(lambda batch: [x * 10 for x in batch], slots, 4, Observer())
+        batcher = batching(lambda batch: [x * 10 for x in batch], slots, 4, Observer())
         assert await asyncio.gather(*(start(batcher, i) for i in range(30))) == [i * 10 for i in range(30)]
         await batcher.close()
         assert slots.free == 2
@@ -87,7 +93,7 @@ def test_an_idle_slot_does_not_wait_for_company() -> None:
     async def test() -> None:
         hold = Hold(identity)
         slots = Slots(1)
-        batcher = Batcher(hold, slots, 8, Observer())
+        batcher = batching(hold, slots, 8, Observer())
         task = start(batcher, "alone")
         await hold.wait_entered()
         assert hold.batches == [["alone"]]
@@ -102,14 +108,14 @@ def test_work_gathers_while_the_slot_is_busy() -> None:
     async def test() -> None:
         hold = Hold(identity)
         slots = Slots(1)
-        batcher = Batcher(hold, slots, 4, Observer())
+        batcher = batching(hold, slots, 4, Observer())
         tasks = [start(batcher, 0)]
         await hold.wait_entered()
         tasks += [start(batcher, i) for i in range(1, 8)]
         await turns()
         hold.released.set()
         await asyncio.gather(*tasks)
-        assert hold.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]
+        assert hold.batches == [[0], [1, 2, 3, 4], [5, 6, 7]]  # one slot: nothing else can run meanwhile
         slots.close()
 
     run(test)
@@ -119,7 +125,7 @@ def test_the_queue_is_shared_between_free_slots() -> None:
     async def test() -> None:
         slots = ManualSlots(2)
         seen: list[list[int]] = []
-        batcher = Batcher(lambda batch: (seen.append(batch), batch)[1], slots, 8, Observer())
+        batcher = batching(lambda batch: (seen.append(batch), batch)[1], slots, 8, Observer())
         tasks = [start(batcher, i) for i in range(2)]
         await turns()
         assert len(slots.pending) == 2  # both slots work on one image each
@@ -146,7 +152,7 @@ def test_a_failure_reaches_every_caller_of_its_batch_and_no_other(caplog: pytest
                 raise RuntimeError("/secret/path")
             return batch
 
-        batcher = Batcher(fail_on_negative, slots, 2, Observer())
+        batcher = batching(fail_on_negative, slots, 2, Observer())
         tasks = [start(batcher, payload) for payload in (0, -1, 2, 3, 4)]
         await turns()
         while slots.pending:
@@ -171,7 +177,7 @@ def test_an_error_for_the_client_passes_as_it_is() -> None:
         def refuse(batch: list[int]) -> list[int]:
             raise BadRequest("not this one")
 
-        batcher = Batcher(refuse, slots, 2, Observer())
+        batcher = batching(refuse, slots, 2, Observer())
         with pytest.raises(BadRequest, match="not this one"):
             await batcher.submit(1, FAR)
         assert slots.free == 1
@@ -184,7 +190,7 @@ def test_an_error_for_the_client_passes_as_it_is() -> None:
 def test_a_wrong_number_of_results_fails_the_batch(answer: Any) -> None:
     async def test() -> None:
         slots = Slots(1)
-        batcher = Batcher(lambda _: answer, slots, 2, Observer())
+        batcher = batching(lambda _: answer, slots, 2, Observer())
         with pytest.raises(InferenceFailed):
             await batcher.submit(1, FAR)
         assert slots.free == 1
@@ -197,7 +203,7 @@ def test_a_wrong_number_of_results_fails_the_batch(answer: Any) -> None:
 def test_whatever_run_raises_settles_the_callers_and_frees_the_slot(error: BaseException) -> None:
     async def test() -> None:
         slots = ManualSlots(1)
-        batcher = Batcher(identity, slots, 2, Observer())
+        batcher = batching(identity, slots, 2, Observer())
         task = start(batcher, 1)
         await turns()
         slots.finish(outcome=error)
@@ -220,7 +226,7 @@ def test_a_slot_that_cannot_start_its_thread_settles_the_batch() -> None:
     async def test() -> None:
         slots = Broken(1)
         slots.free = 0
-        batcher = Batcher(identity, slots, 4, Observer())
+        batcher = batching(identity, slots, 4, Observer())
         tasks = [start(batcher, i) for i in range(3)]
         await turns()
         try:
@@ -245,7 +251,7 @@ def test_the_expired_are_refused_and_never_computed() -> None:
         now = asyncio.get_running_loop().time()
         hold = Hold(identity)
         slots = Slots(1)
-        batcher = Batcher(hold, slots, 4, Observer())
+        batcher = batching(hold, slots, 4, Observer())
         first = start(batcher, "first")
         await hold.wait_entered()
         late, last = start(batcher, "late", now - 1), start(batcher, "last")
@@ -264,7 +270,7 @@ def test_the_cancelled_are_never_computed() -> None:
     async def test() -> None:
         hold = Hold(identity)
         slots = Slots(1)
-        batcher = Batcher(hold, slots, 4, Observer())
+        batcher = batching(hold, slots, 4, Observer())
         tasks = [start(batcher, 0)]
         await hold.wait_entered()
         tasks += [start(batcher, i) for i in range(1, 5)]
@@ -291,7 +297,7 @@ def test_cancelling_takes_the_payload_out_of_the_queue() -> None:
     async def test() -> None:
         slots = ManualSlots(1)
         observer = Observer()
-        batcher = Batcher(identity, slots, 4, observer)
+        batcher = batching(identity, slots, 4, observer)
         first = start(batcher, Payload())
         await turns()
         payload = Payload()
@@ -317,7 +323,7 @@ def test_cancelling_takes_the_payload_out_of_the_queue() -> None:
 def test_cancelling_a_running_image_lets_its_neighbours_finish() -> None:
     async def test() -> None:
         slots = ManualSlots(1)
-        batcher = Batcher(identity, slots, 4, Observer())
+        batcher = batching(identity, slots, 4, Observer())
         slots.free = 0
         one, two = start(batcher, 1), start(batcher, 2)
         await turns()
@@ -333,8 +339,73 @@ def test_cancelling_a_running_image_lets_its_neighbours_finish() -> None:
     run(test)
 
 
-def test_models_take_turns_at_a_slot() -> None:
-    """One model's long queue does not keep another's single image waiting to the end."""
+def test_only_an_image_without_company_is_alone() -> None:
+    async def test() -> None:
+        slots = ManualSlots(2)
+        seen: list[tuple[list[int], bool]] = []
+        batcher = Batcher(lambda batch, alone: (seen.append((batch, alone)), batch)[1], slots, Forming(8), Observer())
+        first = start(batcher, 0)
+        await turns()
+        second = start(batcher, 1)
+        await turns()
+        slots.finish()
+        slots.finish()
+        await asyncio.gather(first, second)
+        both = asyncio.create_task(batcher.submit_all([2, 3], FAR))
+        await turns()
+        slots.finish()
+        slots.finish()
+        assert await both == [2, 3]
+        last = start(batcher, 4)
+        await turns()
+        slots.finish()
+        await last
+        assert seen == [([0], True), ([1], False), ([2], False), ([3], False), ([4], True)]
+        slots.close()
+
+    run(test)
+
+
+def test_images_submitted_together_are_shared_by_the_slots() -> None:
+    async def test() -> None:
+        slots = ManualSlots(2)
+        seen: list[list[int]] = []
+        batcher = batching(lambda batch: (seen.append(batch), batch)[1], slots, 8, Observer())
+        task = asyncio.create_task(batcher.submit_all(list(range(64)), FAR))
+        await turns()
+        while slots.pending:
+            slots.finish()
+            await turns()
+        assert await task == list(range(64))
+        assert [len(batch) for batch in seen] == [8] * 7 + [6, 2]
+        slots.close()
+
+    run(test)
+
+
+def test_the_first_failure_of_several_drops_the_rest() -> None:
+    async def test() -> None:
+        slots = ManualSlots(1)
+        batcher = batching(identity, slots, 1, Observer())
+        task = asyncio.create_task(batcher.submit_all([1, 2, 3], FAR))
+        await turns()
+        slots.finish(outcome=ValueError("broken"))
+        with pytest.raises(InferenceFailed):
+            await task
+        await turns()
+        assert len(slots.pending) == 1  # the second had begun; the third never does
+        slots.finish()
+        await batcher.close()
+        assert not slots.pending
+        slots.close()
+
+    run(test)
+
+
+def test_models_share_a_slot_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One model's long queue, or its long batches, do not keep another's images waiting to the end."""
+    clock = [0.0]
+    monkeypatch.setattr("service.batcher.time.perf_counter", lambda: clock[0])
 
     async def test() -> None:
         slots = ManualSlots(1)
@@ -343,17 +414,18 @@ def test_models_take_turns_at_a_slot() -> None:
         def recording(name: str) -> Callable[[list[int]], list[int]]:
             return lambda batch: (order.append(name), batch)[1]
 
-        busy = Batcher(recording("busy"), slots, 1, Observer())
-        other = Batcher(recording("other"), slots, 1, Observer())
-        tasks = [start(busy, i) for i in range(5)]
+        slow = batching(recording("slow"), slots, 1, Observer())
+        fast = batching(recording("fast"), slots, 1, Observer())
+        tasks = [start(slow, i) for i in range(4)]
         await turns()
-        tasks += [start(other, i) for i in range(2)]
+        tasks += [start(fast, i) for i in range(6)]
         await turns()
         while slots.pending:
+            clock[0] += 3.0 if order[-1] == "slow" else 1.0
             slots.finish()
             await turns()
         await asyncio.gather(*tasks)
-        assert order == ["busy", "busy", "other", "busy", "other", "busy", "busy"]
+        assert order == ["slow", "fast", "fast", "fast", "slow", "fast", "fast", "fast", "slow", "slow"]
         slots.close()
 
     run(test)
@@ -362,7 +434,7 @@ def test_models_take_turns_at_a_slot() -> None:
 def test_a_model_with_only_cancelled_work_passes_its_slot_on() -> None:
     async def test() -> None:
         slots = ManualSlots(1)
-        one, two = (Batcher(identity, slots, 1, Observer()) for _ in range(2))
+        one, two = (batching(identity, slots, 1, Observer()) for _ in range(2))
         running, dead, alive = start(one, 0), start(one, 1), start(two, 2)
         await turns()
         dead.cancel()
@@ -382,7 +454,7 @@ def test_close_computes_what_is_queued_and_takes_nothing_more() -> None:
     async def test() -> None:
         slots = ManualSlots(1)
         observer = Observer()
-        batcher = Batcher(identity, slots, 2, observer)
+        batcher = batching(identity, slots, 2, observer)
         tasks = [start(batcher, i) for i in range(5)]
         await turns()
         closing = asyncio.create_task(batcher.close())
@@ -405,7 +477,7 @@ def test_close_computes_what_is_queued_and_takes_nothing_more() -> None:
 def test_close_of_an_unused_batcher_returns() -> None:
     async def test() -> None:
         slots = Slots(1)
-        await Batcher(identity, slots, 2, Observer()).close()
+        await batching(identity, slots, 2, Observer()).close()
         slots.close()
 
     run(test)
@@ -414,7 +486,7 @@ def test_close_of_an_unused_batcher_returns() -> None:
 def test_run_is_called_off_the_event_loop() -> None:
     async def test() -> None:
         slots = Slots(1)
-        batcher = Batcher(lambda batch: [threading.current_thread() for _ in batch], slots, 2, Observer())
+        batcher = batching(lambda batch: [threading.current_thread() for _ in batch], slots, 2, Observer())
         assert await batcher.submit(0, FAR) is not threading.current_thread()
         slots.close()
 
@@ -425,7 +497,7 @@ def test_the_observer_hears_of_every_image_that_is_dispatched() -> None:
     async def test() -> None:
         slots = ManualSlots(1)
         observer = Observer()
-        batcher = Batcher(identity, slots, 3, observer)
+        batcher = batching(identity, slots, 3, observer)
         tasks = [start(batcher, i) for i in range(5)]
         await turns()
         assert observer.queue == 4
@@ -473,7 +545,7 @@ class World:
         self.loop = loop
         self.observers = [Observer() for _ in range(_MODELS)]
         self.batchers = [
-            Batcher(self.runner(model), self.slots, self.max_batch, self.observers[model]) for model in range(_MODELS)
+            batching(self.runner(model), self.slots, self.max_batch, self.observers[model]) for model in range(_MODELS)
         ]
         self.of_model: dict[int, int] = {}
 
@@ -591,7 +663,7 @@ def test_one_slot_serves_each_model_in_order(events: list[tuple[Any, ...]], max_
 def test_real_threads_settle_everything(count: int, images: int, max_batch: int, cancelled: set[int]) -> None:
     async def test() -> None:
         slots = Slots(count)
-        batchers = [Batcher(identity, slots, max_batch, Observer()) for _ in range(2)]
+        batchers = [batching(identity, slots, max_batch, Observer()) for _ in range(2)]
         tasks = [start(batchers[i % 2], i) for i in range(images)]
         await turns(1)
         for i in cancelled:

@@ -119,9 +119,15 @@ def test_values_that_are_taken(group: str, name: str, text: str, value: Any) -> 
         ("image_formats", "jpeg,svg"),
         ("image_formats", "JPEG"),
         ("max_pixels", "0"),
-        ("decode_threads", "0"),
+        ("decode_threads", "-1"),
         ("workers", "0"),
-        ("workers", "auto"),
+        ("workers", "all"),
+        ("spread_lone_image", "maybe"),
+        ("max_delay_s", "-0.1"),
+        ("max_delay_s", "2"),
+        ("preferred_batches", "0"),
+        ("preferred_batches", "4,9"),
+        ("preferred_batches", "4;8"),
     ],
 )
 def test_values_that_are_refused_name_the_variable(name: str, text: str) -> None:

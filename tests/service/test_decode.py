@@ -9,6 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from model_store.manifest import Preprocessing
+from model_store.transforms import to_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.decode import Decoder, decoding_errors, sniff
 from service.errors import BadImage, ImageError, ImageTooLarge, NotAnImage
@@ -325,6 +328,48 @@ def test_broken_exif_does_not_spoil_good_pixels(exif: bytes) -> None:
     assert np.abs(decoded(data).astype(int) - (50, 60, 70)).max() <= 3
 
 
+# Straight to the network's input
+
+
+def a_spec(side: int = 16, resize: int = 20) -> Preprocessing:
+    return Preprocessing(height=side, width=side, resize=resize, mean=(0, 0, 0), std=(1, 1, 1))
+
+
+@pytest.mark.parametrize("kind", ALL_FORMATS)
+def test_a_tensor_is_the_decoded_image_transformed(kind: ImageFormat, decoder: Decoder) -> None:
+    data, spec = encode(a_picture(size=(50, 37)), kind), a_spec()
+    assert np.array_equal(decoder.tensor(data, spec), to_tensor(decoder.decode(data), spec))
+
+
+def test_a_tensor_goes_into_its_row_of_a_batch_and_no_other(decoder: Decoder) -> None:
+    data, spec = encode(a_picture(size=(50, 37))), a_spec()
+    batch = np.full((3, 16, 16, 3), 7, np.uint8)
+    row = decoder.tensor(data, spec, batch[1])
+    assert np.shares_memory(row, batch[1])
+    assert np.array_equal(batch[1], decoder.tensor(data, spec))
+    assert (batch[[0, 2]] == 7).all()
+
+
+@pytest.mark.parametrize("fault", ["no image", "broken", "truncated", "too large"])
+def test_a_bad_image_leaves_its_row_as_it_was(fault: str) -> None:
+    good = encode(a_picture(size=(64, 64)), "JPEG")
+    cuts = {"no image": b"hello", "broken": good[:40], "truncated": good[: len(good) * 2 // 3], "too large": good}
+    row = np.full((16, 16, 3), 7, np.uint8)
+    with pytest.raises(ImageError):
+        a_decoder(max_pixels=2000 if fault == "too large" else 5000).tensor(cuts[fault], a_spec(), row)
+    assert (row == 7).all()
+
+
+def test_tensors_are_made_in_many_threads_at_once(decoder: Decoder) -> None:
+    spec = a_spec()
+    pictures = [encode(a_picture(size=(40 + i, 37)), kind) for i in range(8) for kind in ("JPEG", "PNG", "WEBP")]
+    batch = np.zeros((len(pictures) * 4, 16, 16, 3), np.uint8)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda data, row: decoder.tensor(data, spec, row), pictures * 4, batch))
+    for data, row in zip(pictures * 4, batch, strict=True):
+        assert np.array_equal(row, decoder.tensor(data, spec))
+
+
 # Whatever comes in
 
 
@@ -448,6 +493,8 @@ def test_odd_images_give_an_image_or_an_image_error(shared: Path) -> None:
 _DECODE_ALL = """
 import sys, zipfile
 from typing import get_args
+from model_store.manifest import Preprocessing
+from model_store.transforms import to_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.decode import Decoder
 from service.errors import ImageError

@@ -10,25 +10,35 @@ from typing import Any
 import pytest
 
 from model_store.store import StoredModel
-from service.batcher import Slots
 from service.config import DecodeSettings
 from service.decode import Decoder
 from service.errors import BadImage, DeadlineExceeded, InferenceFailed, NotAnImage, ShuttingDown
+from service.forming import Forming
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.providers import Share
 from service.session import Session
+from service.slots import Slots
 from tests.service.conftest import Hold, TinyModel, a_png, expected, turns
 
 FAR = math.inf
 
 
-def using(stored: StoredModel, use: Callable[[Pipeline], Awaitable[None]], slots: int = 1, max_batch: int = 4) -> None:
+@pytest.fixture(params=[False, True], ids=["in the slot", "ahead"])
+def decode_ahead(request: pytest.FixtureRequest) -> bool:
+    """Where images are decoded."""
+    return bool(request.param)
+
+
+def using(
+    stored: StoredModel, use: Callable[[Pipeline], Awaitable[None]], decode_ahead: bool = False, slots: int = 1
+) -> None:
     async def main() -> None:
         shared = Slots(slots)
-        with ThreadPoolExecutor(1) as pool:
+        with ThreadPoolExecutor(1) as threads:
             session = Session(stored, "cpu", Share(slots))
-            pipeline = Pipeline(stored, session, Decoder(DecodeSettings()), pool, shared, max_batch, Metrics(None))
+            pool = threads if decode_ahead else None
+            pipeline = Pipeline(stored, session, Decoder(DecodeSettings()), pool, shared, Forming(4), Metrics(None))
             await use(pipeline)
             await pipeline.close()
             assert shared.free == slots
@@ -37,25 +47,27 @@ def using(stored: StoredModel, use: Callable[[Pipeline], Awaitable[None]], slots
     asyncio.run(main())
 
 
-def test_one_image(tiny_stored: StoredModel, tiny: TinyModel) -> None:
+def test_one_image(tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         found = await pipeline.classify(a_png(4), 3, FAR)
         assert [(p.label, p.index) for p in found] == [e[:2] for e in expected(tiny, 4, 3)]
         assert [p.probability for p in found] == pytest.approx([e[2] for e in expected(tiny, 4, 3)], abs=1e-5)
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead)
 
 
-def test_images_of_one_batch_may_ask_for_different_k(tiny_stored: StoredModel, tiny: TinyModel) -> None:
+def test_images_of_one_batch_may_ask_for_different_k(
+    tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool
+) -> None:
     async def use(pipeline: Pipeline) -> None:
         found = await asyncio.gather(*(pipeline.classify(a_png(i), 1 + i % 7, FAR) for i in range(20)))
         for i, predictions in enumerate(found):
             assert [p.index for p in predictions] == [e[1] for e in expected(tiny, i, 1 + i % 7)]
 
-    using(tiny_stored, use, slots=2)
+    using(tiny_stored, use, decode_ahead, slots=2)
 
 
-def test_many_images_with_bad_ones(tiny_stored: StoredModel, tiny: TinyModel) -> None:
+def test_many_images_with_bad_ones(tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         results = await pipeline.classify_many([a_png(0), b"x", a_png(1), a_png(2)[:50], a_png(3)], 1, FAR)
         assert [type(result) for result in results] == [list, NotAnImage, list, BadImage, list]
@@ -63,38 +75,42 @@ def test_many_images_with_bad_ones(tiny_stored: StoredModel, tiny: TinyModel) ->
         assert good == [expected(tiny, i, 1)[0][1] for i in (0, 1, 3)]
         assert await pipeline.classify_many([], 1, FAR) == []
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead)
 
 
-def test_a_bad_image_alone_raises(tiny_stored: StoredModel) -> None:
+def test_a_bad_image_alone_raises(tiny_stored: StoredModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         with pytest.raises(NotAnImage):
             await pipeline.classify(b"x", 1, FAR)
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead)
 
 
-def test_an_expired_image_fails_a_request_of_many(tiny_stored: StoredModel) -> None:
+def test_an_expired_image_fails_a_request_of_many(tiny_stored: StoredModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         with pytest.raises(DeadlineExceeded):
             await pipeline.classify_many([a_png(0), a_png(1)], 1, asyncio.get_running_loop().time() - 1)
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead)
 
 
-def test_a_failure_of_the_model_fails_the_request(tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_model_fails_the_request(
+    tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch, decode_ahead: bool
+) -> None:
     async def use(pipeline: Pipeline) -> None:
-        def broken(_: Any) -> Any:
+        def broken(*_: Any) -> Any:
             raise RuntimeError("x")
 
         monkeypatch.setattr(pipeline.session, "logits", broken)
         with pytest.raises(InferenceFailed):
             await pipeline.classify_many([a_png(0), a_png(1)], 1, FAR)
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead)
 
 
-def test_cancelling_many_computes_none_that_waits(tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelling_many_computes_none_that_waits(
+    tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch, decode_ahead: bool
+) -> None:
     async def use(pipeline: Pipeline) -> None:
         hold = Hold(pipeline.session.logits)
         monkeypatch.setattr(pipeline.session, "logits", hold)
@@ -108,7 +124,7 @@ def test_cancelling_many_computes_none_that_waits(tiny_stored: StoredModel, monk
         await pipeline.close()
         assert len(hold.batches) == 1
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead)
 
 
 def test_cancelling_skips_the_decoding_that_has_not_begun(
@@ -117,15 +133,15 @@ def test_cancelling_skips_the_decoding_that_has_not_begun(
     async def use(pipeline: Pipeline) -> None:
         begun, release = threading.Event(), threading.Event()
         decoded: list[bytes] = []
-        real = pipeline._decoder.decode
+        real = pipeline._decoder.tensor
 
-        def slow(data: bytes) -> Any:
+        def slow(data: bytes, *how: Any) -> Any:
             decoded.append(data)
             begun.set()
             assert release.wait(30)
-            return real(data)
+            return real(data, *how)
 
-        monkeypatch.setattr(pipeline._decoder, "decode", slow)
+        monkeypatch.setattr(pipeline._decoder, "tensor", slow)
         tasks = [asyncio.create_task(pipeline.classify(a_png(i), 1, FAR)) for i in range(3)]
         assert await asyncio.to_thread(begun.wait, 30)
         tasks[1].cancel()
@@ -134,13 +150,27 @@ def test_cancelling_skips_the_decoding_that_has_not_begun(
         await asyncio.gather(*tasks, return_exceptions=True)
         assert decoded == [a_png(0), a_png(2)]
 
-    using(tiny_stored, use)
+    using(tiny_stored, use, decode_ahead=True)
 
 
-def test_after_close_images_are_refused(tiny_stored: StoredModel) -> None:
+def test_after_close_images_are_refused(tiny_stored: StoredModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         await pipeline.close()
         with pytest.raises(ShuttingDown):
             await pipeline.classify(a_png(0), 1, FAR)
+
+    using(tiny_stored, use, decode_ahead)
+
+
+def test_a_batch_of_bad_images_alone_never_reaches_the_model(
+    tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def use(pipeline: Pipeline) -> None:
+        def unreachable(*_: Any) -> Any:
+            raise AssertionError("there is nothing to infer")
+
+        monkeypatch.setattr(pipeline.session, "logits", unreachable)
+        results = await pipeline.classify_many([b"x", b"y"], 1, FAR)
+        assert [type(result) for result in results] == [NotAnImage, NotAnImage]
 
     using(tiny_stored, use)

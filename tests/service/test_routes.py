@@ -502,7 +502,7 @@ def test_what_the_model_raises_is_500_without_details(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def use(client: httpx.AsyncClient, runtime: Runtime) -> None:
-        def broken(_: Any) -> Any:
+        def broken(*_: Any) -> Any:
             raise RuntimeError("secret /path")
 
         monkeypatch.setattr(runtime.models[0].session, "logits", broken)
@@ -544,7 +544,7 @@ def test_logits_that_are_no_numbers_are_a_failure_and_no_answer(
             monkeypatch.setattr(
                 runtime.models[0].session,
                 "logits",
-                lambda batch, v=value: np.full((len(batch), CLASSES), v, np.float32),
+                lambda batch, _, v=value: np.full((len(batch), CLASSES), v, np.float32),
             )
             check_error(await client.post(f"{URL}?top_k=2", content=a_png()), 500, "inference_failed")
 
@@ -641,8 +641,8 @@ def test_requests_are_counted_by_known_names_alone(tiny_root: Path) -> None:
         assert sample(page, "resnet_requests_total", route="other", code="404") == 1
         assert sample(page, "resnet_request_seconds_count", route=URL) == 4
         assert sample(page, "resnet_stage_seconds_count", stage="read") == 3
-        assert sample(page, "resnet_stage_seconds_count", stage="queue") == 3
-        assert sample(page, "resnet_batch_images_sum", model="tiny") == 3
+        assert sample(page, "resnet_stage_seconds_count", stage="queue") == 5
+        assert sample(page, "resnet_batch_images_sum", model="tiny") == 5  # bad ones too: a slot decodes them
         assert sample(page, "resnet_queue_images", model="tiny") == 0
         assert sample(page, "resnet_workers_ready") == 1
         assert sample(page, "resnet_model_info", model="tiny", version="1", provider="cpu", precision="fp32") == 1
