@@ -80,11 +80,13 @@ lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes n
 
 LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-export-default: install-dev ## Train, export and publish the embedded model (an hour and a half on two cores)
+export-default: install-dev ## Train, export, quantize and publish the embedded model (an hour and a half on two cores)
 	@$(BIN)/python -m export train --data $(CIFAR_TRAIN) --validate $(CIFAR_TEST) --out build/default.pth
 	@$(BIN)/python -m export build/default.pth --name cifar10-resnet16 --verify-images $(CIFAR_TEST) \
 		--trained-on "the 50,000 training images of CIFAR-10 (32x32 pixels), re-compressed as JPEG" \
 		--limit "Trained and measured on images re-compressed as JPEG: accuracy is below published figures on the originals."
+	@$(BIN)/python -m export quantize cifar10-resnet16 --calibrate $(CIFAR_TRAIN) --validate $(CIFAR_TEST) \
+		--precision int8 $(if $(shell grep -Eom1 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null),--precision bf16)
 
 clean: ## Remove the virtual environment and what was built
 	@rm -rf $(VENV) build

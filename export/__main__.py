@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "model": "model:model",
         "train": "train:train",
         "quantize": "quantize:quantize",
+        "draft": "draft:draft",
         "inspect": "inspect:inspect_command",
         "verify": "verify:verify_command",
         "list": "list:list_command",

@@ -13,12 +13,14 @@ from rich.console import Console
 
 from export.feature_nodes import Layer
 from export.gate import Comparison, Logits, Thresholds, Verdict, compare, cpu_logits, judge
+from export.gate_providers import open_logits
 from export.half import halved, too_large
 from export.image_sets import ImageSet
 from export.onnx_graph import check_graph
 from export.quantize import Calibrated, quantized
 from export.sensitivity import LayerHarm, layer_harms
 from model_store.manifest import Manifest
+from model_store.reports import GateProvider
 
 # Layers kept in fp32, one attempt after the other, where the caller leaves it to us.
 FALLBACKS: Final = (1, 2, 4)
@@ -37,10 +39,11 @@ class Rules:
 class Candidate:
     """A converted graph, the layers and nodes it keeps in fp32, and what the gate says of it.
 
-    ``harms`` are all layers by the harm they do, the worst first; empty where nobody had to look.
+    ``model`` is None for bf16, which is the fp32 file run otherwise. ``harms`` are all layers by the harm they do,
+    the worst first; empty where nobody had to look.
     """
 
-    model: onnx.ModelProto
+    model: onnx.ModelProto | None
     float_layers: tuple[Layer, ...]
     float_nodes: frozenset[str]
     comparison: Comparison
@@ -49,7 +52,7 @@ class Candidate:
 
 
 class Candidates:
-    """The candidates of one network: ``calibrated``, to be compared with its own fp32 ``file``.
+    """The candidates of one network: ``calibrated``, to be compared on ``provider`` with its own fp32 ``file``.
 
     validation -- the gate's images.
     probe      -- a few images that tell the worst layers.
@@ -64,8 +67,11 @@ class Candidates:
         validation: ImageSet,
         probe: ImageSet,
         console: Console,
+        provider: GateProvider = "cpu",
     ) -> None:
         self._manifest = manifest
+        self._precision = precision
+        self._provider = provider
         self._baseline: Logits = cpu_logits(file)
         self._convert = {"int8": quantized, "fp16": halved}[precision]
         self._validation = validation
@@ -102,12 +108,10 @@ class Candidates:
         kept = frozenset(chain.from_iterable(layer.nodes for layer in layers))
         model = self._make(kept)
         check_graph(model, self._manifest.preprocessing, self._manifest.outputs)
-        images = self._validation
-        self._say(f"comparing with fp32 on {images.count} images of {images.name}")
-        comparison = compare(images, self._baseline, cpu_logits(model.SerializeToString()), self._console)
-        verdict = judge(comparison, labels, rules.thresholds, rules.off)
-        for reason in verdict.reasons:
-            self._say(f"the gate refuses: {reason}")
+        variant = open_logits(model.SerializeToString(), self._provider, self._precision)
+        comparison, verdict = _gate(
+            self._baseline, variant, self._provider, self._validation, labels, rules, self._console
+        )
         return Candidate(model, layers, kept | self.too_large, comparison, verdict, self._harms)
 
     def _make(self, float_nodes: frozenset[str]) -> onnx.ModelProto:
@@ -122,4 +126,33 @@ class Candidates:
         return self._harms
 
     def _say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        _say(self._console, text)
+
+
+def in_bf16(file: Path, validation: ImageSet, labels: Sequence[str], rules: Rules, console: Console) -> Candidate:
+    """The fp32 ``file`` as OpenVINO runs it in bf16: nothing is converted, and no layer can be kept in fp32."""
+    variant = open_logits(file, "openvino", "bf16")
+    comparison, verdict = _gate(cpu_logits(file), variant, "openvino", validation, labels, rules, console)
+    return Candidate(None, (), frozenset(), comparison, verdict, ())
+
+
+def _gate(
+    baseline: Logits,
+    variant: Logits,
+    provider: GateProvider,
+    images: ImageSet,
+    labels: Sequence[str],
+    rules: Rules,
+    console: Console,
+) -> tuple[Comparison, Verdict]:
+    where = "" if provider == "cpu" else f", by {provider}"
+    _say(console, f"comparing with fp32 on {images.count} images of {images.name}{where}")
+    comparison = compare(images, baseline, variant, console)
+    verdict = judge(comparison, labels, rules.thresholds, rules.off, provider)
+    for reason in verdict.reasons:
+        _say(console, f"the gate refuses: {reason}")
+    return comparison, verdict
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -23,7 +23,7 @@ from export.onnx_graph import INPUT
 from export.parity import ParityError, open_session
 from export.progress import shown
 from export.subsets import batches
-from model_store.reports import ROUNDING, Gate, GateRule
+from model_store.reports import ROUNDING, Gate, GateProvider, GateRule
 
 Floats = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.int64]
@@ -145,10 +145,17 @@ def _margins(logits: Floats) -> Floats:
     return np.asarray(first - second)
 
 
-def judge(comparison: Comparison, labels: Sequence[str], thresholds: Thresholds, off: bool = False) -> Verdict:
+def judge(
+    comparison: Comparison,
+    labels: Sequence[str],
+    thresholds: Thresholds,
+    off: bool = False,
+    provider: GateProvider = "cpu",
+) -> Verdict:
     """The report on ``comparison`` and what keeps it from passing; a pure function.
 
-    With ``off`` nothing is judged but that the logits are numbers, and the report says "not passed".
+    ``provider`` is what ran the variant. With ``off`` nothing is judged but that the logits are numbers, and the
+    report says "not passed".
     """
     n = len(comparison.expected)
     agreeing = n - int(comparison.changed.sum())
@@ -166,6 +173,7 @@ def judge(comparison: Comparison, labels: Sequence[str], thresholds: Thresholds,
     gate = Gate(
         rule="off" if off else rule,
         passed=not off and not reasons,
+        provider=provider,
         images=n,
         image_source=comparison.source,
         top1_agreement=agreeing / n,

@@ -31,6 +31,7 @@ class Findings:
     """What the page shows.
 
     model          -- name and version of what was converted.
+    quantization   -- None for bf16, which is the fp32 file.
     files          -- the images' paths, in the comparison's order.
     harms          -- the layers by the harm they do, the worst first; empty where none was looked for.
     float_layers   -- names of the layers kept in fp32 by choice.
@@ -40,7 +41,7 @@ class Findings:
 
     model: str
     precision: Precision
-    quantization: Quantization
+    quantization: Quantization | None
     verdict: Verdict
     comparison: Comparison
     labels: Sequence[str]
@@ -78,7 +79,7 @@ def render_report(findings: Findings) -> str:
         findings=findings,
         gate=gate,
         outcome=_outcome(findings.verdict),
-        method=_METHODS[findings.quantization.method],
+        method=_METHODS[findings.quantization.method] if findings.quantization else None,
         harms=findings.harms[:_WORST_LAYERS],
         worst=worst_images(findings.comparison, findings.labels, findings.files),
         changed=int(findings.comparison.changed.sum()),

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from export.images import Pixels as Pixels
 from export.images import class_folder, list_images, read_images, spread
 from model_store.manifest import Preprocessing
-from model_store.transforms import to_tensor
-
-Pixels = npt.NDArray[np.uint8]
 
 UNLABELLED_LIMIT: Final = 256
 SEEDED_IMAGES: Final = 24
@@ -51,7 +48,7 @@ def real_images(source: Path, preprocessing: Preprocessing, labels: Sequence[str
 
     def read() -> Iterator[Pixels]:
         for file in read_images(source, names):
-            yield to_tensor(file.rgb(), preprocessing)
+            yield file.tensor(preprocessing)
 
     return ImageSet(source.name, len(names), targets, note, read)
 

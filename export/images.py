@@ -9,14 +9,19 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from export.errors import ExportError
-from model_store.transforms import to_rgb
+from model_store.manifest import Preprocessing
+from model_store.transforms import load_view, scale_jpeg, to_rgb, view_tensor
 
+Pixels = npt.NDArray[np.uint8]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
@@ -33,9 +38,26 @@ class ImageFile:
     data: bytes
 
     def rgb(self) -> Image.Image:
+        """The image upright, whole; ``ImagesError`` where it cannot be decoded."""
+        with self._opened() as image:
+            return to_rgb(image)
+
+    def tensor(self, preprocessing: Preprocessing) -> Pixels:
+        """What the network takes, as the service makes it: uint8 ``[height, width, 3]``."""
+        with self._opened() as image:
+            view = load_view(image, preprocessing)
+        return view_tensor(view, preprocessing)
+
+    def scales(self, preprocessing: Preprocessing) -> bool:
+        """Whether the image is a JPEG large enough to be decoded at a part of its size."""
+        with self._opened() as image:
+            return scale_jpeg(image, preprocessing) > 1
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
         try:
             with Image.open(io.BytesIO(self.data)) as image:
-                return to_rgb(image)
+                yield image
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ImagesError(f"{self.path}: cannot be decoded: {error}") from error
 

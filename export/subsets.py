@@ -12,7 +12,6 @@ import numpy as np
 from export.image_sets import ImageSet, Pixels, real_images
 from export.images import list_images, read_images, spread
 from model_store.manifest import Preprocessing
-from model_store.transforms import to_tensor
 
 UNLABELLED: Final = 2048
 
@@ -66,7 +65,7 @@ class Source:
 
         def read() -> Iterator[Pixels]:
             for file in read_images(self.path, files):
-                yield to_tensor(file.rgb(), self.preprocessing)
+                yield file.tensor(self.preprocessing)
 
         return NamedImages(ImageSet(self.path.name, len(files), targets, self.note, read), tuple(files))
 

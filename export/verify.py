@@ -14,6 +14,7 @@ from export.checkpoints import read_checkpoint
 from export.errors import ExportError
 from export.fitting import load_network
 from export.gate import Thresholds, compare, cpu_logits, judge, logits_of
+from export.gate_providers import ProviderMissing, open_logits
 from export.image_sets import ImageSet, real_images
 from export.parity import measure, onnx_runner, torch_reference
 from model_store.manifest import Variant
@@ -36,7 +37,9 @@ def verify(
 
     fp32 is compared with PyTorch only where ``checkpoint``, the one it was
     exported from, is given; else with the accuracy in its manifest. The other
-    variants are compared with fp32. ``ExportError`` where nothing can be measured.
+    variants are compared with fp32 where their gate was, on the provider that it
+    names; the finding says so where that one cannot be had here.
+    ``ExportError`` where nothing can be measured.
     """
     try:
         stored.verify()
@@ -98,10 +101,15 @@ def _variant(
     thresholds: Thresholds,
     console: Console,
 ) -> Finding:
-    comparison = compare(images, cpu_logits(stored.path(fp32)), cpu_logits(stored.path(variant)), console)
-    verdict = judge(comparison, stored.labels(), thresholds)
+    provider = variant.gate.provider if variant.gate else "cpu"
+    try:
+        run = open_logits(stored.path(variant), provider, variant.precision)
+    except ProviderMissing as error:
+        return Finding(variant.precision, True, f"not measured: {error}")
+    comparison = compare(images, cpu_logits(stored.path(fp32)), run, console)
+    verdict = judge(comparison, stored.labels(), thresholds, provider=provider)
     gate = verdict.gate
-    figures = [f"agreement with fp32 {gate.top1_agreement:.2%}"]
+    figures = [f"agreement with fp32 {gate.top1_agreement:.2%} on {provider}"]
     if gate.accuracy is not None and gate.baseline_accuracy is not None:
         figures.insert(0, f"top-1 {gate.accuracy:.2%} (fp32 {gate.baseline_accuracy:.2%})")
     if not variant.gated:

@@ -28,7 +28,7 @@ MAX_MANIFEST_BYTES: Final = 4 * 2**20
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 ResizeMode = Literal["shorter", "squash"]
 ChannelOrder = Literal["rgb", "bgr"]
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -74,6 +74,23 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
 
 
+class JpegScaling(Part):
+    """Large JPEGs are decoded at 1/2, 1/4 or 1/8 of their size, by scaling their cosine transforms.
+
+    margin -- so many times the side that the resize needs is left at least.
+    gate   -- the variant that agreed least, on images so decoded, with itself on the whole ones.
+    """
+
+    margin: float = Field(ge=1, le=8)
+    gate: Gate
+
+    @model_validator(mode="after")
+    def _admitted(self) -> Self:
+        if not self.gate.passed:
+            raise ValueError("JPEG scaling needs a gate that was passed")
+        return self
+
+
 class Preprocessing(Part):
     """How an image becomes the network's input: resized, its centre cut out, normalised.
 
@@ -83,6 +100,7 @@ class Preprocessing(Part):
                      ``width`` x ``height``, so that nothing is cut off where ``resize`` is the shorter of them.
     channel_order -- what the network takes. The graph's input is RGB all the same.
     mean, std     -- of values from 0 to 1, in ``channel_order``. Both are in the graph.
+    jpeg_scaling  -- whether large JPEGs are decoded smaller, which changes pixels a little; None: never.
     """
 
     height: int = Field(gt=0, le=4096)
@@ -93,6 +111,7 @@ class Preprocessing(Part):
     channel_order: ChannelOrder = "rgb"
     mean: Triple
     std: Annotated[Triple, AfterValidator(lambda std: _all_positive(std))]
+    jpeg_scaling: JpegScaling | None = None
 
 
 def _all_positive(values: Triple) -> Triple:
@@ -147,8 +166,8 @@ class File(Part):
 class Variant(File):
     """The network in one arithmetic, with the report that admitted it.
 
-    fp32 has its parity with PyTorch; every other precision was compared with fp32 by the gate. ``report`` is
-    the gate's page for people, beside the file.
+    fp32 has its parity with PyTorch; every other precision was compared with fp32 by the gate. bf16 has no file
+    of its own: it is how OpenVINO may run the fp32 one. ``report`` is the gate's page for people, beside the file.
     """
 
     precision: Precision
@@ -165,6 +184,8 @@ class Variant(File):
             raise ValueError(f"an {self.precision} variant needs its gate report")
         if self.precision == "int8" and self.quantization is None:
             raise ValueError("an int8 variant needs to say how it was quantized")
+        if self.precision == "bf16" and self.gate is not None and self.gate.provider != "openvino":
+            raise ValueError("only OpenVINO computes in bf16, so only there can its gate have been")
         return self
 
     @property
@@ -197,6 +218,9 @@ class Manifest(Part):
         names = [MANIFEST_FILE, *(file.file for file in self.files)]
         if len(set(names)) != len(names):
             raise ValueError("two files have the same name")
+        fp32, bf16 = self.variant("fp32"), self.variant("bf16")
+        if bf16 is not None and (fp32 is None or _file(bf16) != _file(fp32)):
+            raise ValueError("a bf16 variant is the fp32 file")
         if self.outputs.cam and self.outputs.cam.k > self.outputs.classes:
             raise ValueError("cam has more maps than there are classes")
         return self
@@ -204,11 +228,16 @@ class Manifest(Part):
     @property
     def files(self) -> list[File]:
         """Every file that belongs to the model, but for the manifest."""
+        weights = [variant for variant in self.variants if variant.precision != "bf16"]
         reports = [variant.report for variant in self.variants if variant.report]
-        return [self.labels, *self.variants, *reports]
+        return [self.labels, *weights, *reports]
 
     def variant(self, precision: Precision) -> Variant | None:
         return next((v for v in self.variants if v.precision == precision), None)
+
+
+def _file(file: File) -> tuple[str, str, int]:
+    return file.file, file.sha256, file.bytes
 
 
 def load_manifest(path: Path) -> Manifest:

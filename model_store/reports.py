@@ -14,6 +14,7 @@ ROUNDING: Final = 1e-9  # of shares, which are quotients of whole numbers
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 GateRule = Literal["accuracy", "agreement", "off"]
+GateProvider = Literal["cpu", "openvino", "cuda"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -57,16 +58,18 @@ class Quantization(Part):
 
 
 class Gate(Part):
-    """A variant against fp32 on the same pixels, both by ONNX Runtime.
+    """A variant against fp32 on the same pixels: the variant on ``provider``, fp32 on ONNX Runtime's CPU provider.
 
     rule -- what was judged: ``accuracy`` on labelled images, ``agreement`` of the top classes where there are
     no labels, ``off``: nothing, and such a variant is for benchmarks. ``passed`` is whether the rule was kept;
     with ``off`` it is never true. ``max_accuracy_drop`` and ``min_agreement`` are the thresholds, as shares.
-    ``accuracy`` is the variant's, ``baseline_accuracy`` fp32's. The error is of the logits.
+    ``accuracy`` is the variant's, ``baseline_accuracy`` fp32's. The error is of the logits. Reports from before
+    there was a choice say no ``provider``: they are the CPU provider's.
     """
 
     rule: GateRule
     passed: bool
+    provider: GateProvider = "cpu"
     images: int = Field(gt=0)
     image_source: str
     top1_agreement: Share

@@ -32,7 +32,7 @@ PREFIX: Final = "RESNET_"
 # What Kubernetes and Docker links set in every pod beside a Service called resnet...: no settings of ours.
 _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 
-Provider = Literal["cuda", "openvino", "cpu"]
+Provider = Literal["tensorrt", "cuda", "openvino", "cpu"]
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
 
 
@@ -98,17 +98,18 @@ class InferenceSettings(_Group):
 
     provider: Literal["auto"] | Provider = Field(
         "auto",
-        description="Execution provider. `auto` takes CUDA if it is there and works, else OpenVINO, else CPU; "
-        "one asked for by name that cannot be had stops the start.",
+        description="Execution provider: `auto`, `tensorrt`, `cuda`, `openvino` or `cpu`. `auto` takes CUDA if it is "
+        "there and works, else OpenVINO, else CPU; one asked for by name that cannot be had stops the start.",
     )
     precision: Literal["auto"] | Precision = Field(
         "auto",
-        description="The variant that runs. `auto`: int8 on OpenVINO and CPU, fp16 on CUDA, where the model has it and "
-        "it passed its gate, else fp32. `fp32`, `fp16` or `int8` by name: that one, gated or not, or the start stops.",
+        description="The variant that runs. `auto`: the fastest of int8, bf16 (OpenVINO alone) and fp16 (GPUs) that "
+        "the model has, that passed its gate on this kind of provider and that the CPU has instructions for, else "
+        "fp32. `fp32`, `bf16`, `fp16` or `int8` by name: that one, gated or not, or the start stops.",
     )
     slots: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto",
-        description="Batches computed at the same time in a worker. `auto`: its share of the cores; 2 with CUDA.",
+        description="Batches computed at the same time in a worker. `auto`: its share of the cores; 2 on a GPU.",
     )
     spread_lone_image: bool = Field(
         True,
@@ -135,6 +136,35 @@ class InferenceSettings(_Group):
         if most is not None and max(sizes, default=0) > most:
             raise ValueError(f"{max(sizes)} is larger than RESNET_MAX_BATCH, {most}")
         return tuple(sorted(set(sizes)))
+
+
+class ProviderSettings(_Group):
+    """Execution providers; docs/providers.md says when to change these."""
+
+    cache_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="Folder for compiled models of OpenVINO and engines of TensorRT, kept between starts; none by "
+        "default. What lies there is run, so none but the service's user may write to it.",
+    )
+    gpu_device: int = Field(0, ge=0, le=63, description="The GPU to run on, as CUDA counts them.")
+    gpu_memory_bytes: Annotated[int, Field(ge=64 * 2**20)] | None = Field(
+        None, description="Most memory that one session's arena takes on the GPU; all of it by default."
+    )
+    gpu_arena: Literal["next_power_of_two", "same_as_requested"] = Field(
+        "next_power_of_two",
+        description="How that arena grows: `next_power_of_two` asks seldom, `same_as_requested` wastes nothing.",
+    )
+    cudnn_search: Literal["exhaustive", "heuristic", "default"] = Field(
+        "heuristic",
+        description="How CUDA chooses each convolution's algorithm: `exhaustive` tries all, once a batch size.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="With CUDA, capture each batch size as a CUDA graph. Every slot then holds the weights once more.",
+    )
+    tensorrt_workspace_bytes: int = Field(
+        2**30, ge=2**20, le=2**40, description="Most scratch memory that TensorRT may plan with."
+    )
 
 
 class LimitSettings(_Group):
@@ -195,6 +225,7 @@ class Settings(_Group):
 
     store: StoreSettings = StoreSettings()
     inference: InferenceSettings = InferenceSettings()
+    providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
     server: ServerSettings = ServerSettings()
@@ -218,6 +249,7 @@ class Settings(_Group):
 _GROUPS: Final[dict[str, type[_Group]]] = {
     "store": StoreSettings,
     "inference": InferenceSettings,
+    "providers": ProviderSettings,
     "limits": LimitSettings,
     "decode": DecodeSettings,
     "server": ServerSettings,
@@ -283,6 +315,8 @@ def _default(field: str, value: object) -> str:
         return "`*`"
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
 
 

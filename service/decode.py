@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from model_store.manifest import Preprocessing
-from model_store.transforms import to_rgb, to_tensor
+from model_store.transforms import load_view, to_rgb, view_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.errors import BadImage, ImageTooLarge, NotAnImage
 
@@ -29,8 +29,8 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 # Odd metadata is the client's affair; it must not fill the operator's log.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
-# Most photos are read, and every tensor written, in one piece: fewer copies, and the GIL changes hands less often.
-ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**20)
+# Most photos are read, and 224x224 pixels written, in one piece: fewer copies, and the GIL changes hands less often.
+ImageFile.MAXBLOCK = max(ImageFile.MAXBLOCK, 2**18)
 
 _PILLOW_FORMATS: Final[dict[ImageFormat, tuple[str, ...]]] = {
     "jpeg": ("JPEG", "MPO"),
@@ -100,6 +100,23 @@ class Decoder:
 
     def decode(self, data: bytes) -> Image.Image:
         """``data`` as an upright RGB image; an ``ImageError`` says what is wrong with it."""
+        with self._opened(data) as image:
+            return to_rgb(image)
+
+    def tensor(
+        self, data: bytes, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """``data`` as the network takes it: uint8 ``[height, width, 3]``, written to ``out`` where it is given.
+
+        Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
+        """
+        with self._opened(data) as image:
+            view = load_view(image, spec)
+        return view_tensor(view, spec, out)
+
+    @contextmanager
+    def _opened(self, data: bytes) -> Iterator[Image.Image]:
+        """The image, not decoded yet; whatever Pillow raises on it inside is one of our errors."""
         kind = sniff(data)
         if kind is None:
             raise NotAnImage(f"the data is no image; taken are {self._taken}")
@@ -112,16 +129,7 @@ class Decoder:
             # Before any pixel is decoded. Pillow checks too, but as a warning, which other code may silence.
             if image.width * image.height > self._max_pixels:
                 raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
-            return to_rgb(image)
-
-    def tensor(
-        self, data: bytes, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """``data`` as the network takes it: uint8 ``[height, width, 3]``, written to ``out`` where it is given.
-
-        Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
-        """
-        return to_tensor(self.decode(data), spec, out)
+            yield image
 
     @property
     def _taken(self) -> str:

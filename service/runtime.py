@@ -20,8 +20,9 @@ from service.forming import Forming
 from service.gate import Gate
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.precision import check_precision
 from service.providers import ProviderUnavailable, Share, candidates
-from service.session import Session, check_precision
+from service.session import Session
 from service.slots import Slots
 from service.workers import Workers
 
@@ -91,7 +92,8 @@ class Runtime:
         began = time.perf_counter()
         settings = self.settings
         cpus = max(1, available_cpus() // self._workers.count)
-        share = Share(cpus, None if settings.inference.slots == "auto" else settings.inference.slots)
+        wanted_slots = None if settings.inference.slots == "auto" else settings.inference.slots
+        share = Share(cpus, wanted_slots, settings.inference.max_batch)
         chosen = await asyncio.to_thread(chosen_models, settings)
         sessions = [await asyncio.to_thread(self._open, stored, share) for stored in chosen]
         slots = Slots(max(session.slots for session in sessions))
@@ -118,7 +120,9 @@ class Runtime:
     def _open(self, stored: StoredModel, share: Share) -> Session:
         requested = self.settings.inference.provider
         inference = self.settings.inference
-        session = Session(stored, requested, share, inference.precision, inference.spread_lone_image)
+        session = Session(
+            stored, requested, share, inference.precision, self.settings.providers, inference.spread_lone_image
+        )
         session.warm_up(self.settings.inference.max_batch)
         manifest, precision = stored.manifest, session.variant.precision
         self.metrics.model_loaded(

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from types import MappingProxyType
-from typing import Final, Literal
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from model_store.manifest import Precision, Variant
+from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
-from service.config import Provider
+from service.config import Provider, ProviderSettings
 from service.postprocess import Floats
+from service.precision import choose_variant, passed_over
 from service.providers import Share, open_session
 
-Images = npt.NDArray[np.uint8]
+logger = logging.getLogger(__name__)
 
-# The fast arithmetic of each provider: CPUs have instructions for int8, GPUs for fp16.
-FAST: Final[Mapping[Provider, Precision]] = MappingProxyType({"cuda": "fp16", "openvino": "int8", "cpu": "int8"})
+Images = npt.NDArray[np.uint8]
 
 
 class Session:
     """A variant of ``stored`` on a provider, with a worker's share of the machine.
 
     ``slots`` calls at the same time use all of that share. With ``spread``, a batch that is ``alone`` gets all of
-    it by itself: the model is opened a second time, on a CPU, for one call with all cores.
+    it by itself: on a CPU the model is opened a second time, for one call with all cores.
     """
 
     def __init__(
@@ -36,13 +36,17 @@ class Session:
         requested: Literal["auto"] | Provider,
         share: Share,
         precision: Literal["auto"] | Precision = "auto",
+        options: ProviderSettings | None = None,
         spread: bool = False,
     ) -> None:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
-        opened = open_session(
-            lambda provider: stored.path(choose_variant(stored, precision, provider)), requested, share
-        )
+
+        def file(provider: Provider) -> tuple[Path, Precision]:
+            variant = choose_variant(stored, precision, provider)
+            return stored.path(variant), variant.precision
+
+        opened = open_session(file, requested, share, options)
         self.provider = opened.provider
         self.variant = choose_variant(stored, precision, opened.provider)
         self.slots = opened.slots
@@ -51,7 +55,10 @@ class Session:
         self._check_signature(stored)
         self._alone = self._session
         if spread and self.slots > 1 and self.on_cpu:
-            self._alone = open_session(stored.path(self.variant), self.provider, replace(share, wanted_slots=1)).session
+            self._alone = open_session(file, self.provider, replace(share, wanted_slots=1), options).session
+        if precision == "auto":
+            for reason in passed_over(stored, opened.provider):
+                logger.info("model %s version %s: %s", stored.manifest.name, stored.manifest.version, reason)
 
     @property
     def on_cpu(self) -> bool:
@@ -88,19 +95,3 @@ class Session:
             for size in range(1, max_batch + 1):
                 list(pool.map(self.logits, [blank[:size]] * self.slots))
         self.logits(blank[:1], alone=True)
-
-
-def choose_variant(stored: StoredModel, precision: Literal["auto"] | Precision, provider: Provider) -> Variant:
-    """The variant to run on ``provider``; ``StoreError`` where there is none.
-
-    ``auto`` takes what is fast there only if a gate admitted it; a name takes that one, whatever it says of itself.
-    """
-    if precision == "auto":
-        fast = stored.manifest.variant(FAST.get(provider, "fp32"))
-        return fast if fast is not None and fast.gated else stored.variant("fp32")
-    return stored.variant(precision)
-
-
-def check_precision(stored: StoredModel, precision: Literal["auto"] | Precision) -> None:
-    """``StoreError`` where ``stored`` lacks what is asked for, or lacks fp32, which ``auto`` falls back to."""
-    stored.variant("fp32" if precision == "auto" else precision)

@@ -82,6 +82,7 @@ def _input(spec: Preprocessing) -> str:
     return (
         f"{spec.height}x{spec.width} {spec.channel_order.upper()}, {resized} {spec.resize} ({spec.interpolation}), "
         f"centre crop, mean {numbers[0]}, std {numbers[1]}"
+        + (f", JPEGs scaled at margin {spec.jpeg_scaling.margin:g}" if spec.jpeg_scaling else "")
     )
 
 
@@ -114,7 +115,7 @@ def _report_rows(variant: Variant) -> Iterator[Row]:
         state = "off" if gate.rule == "off" else "passed" if gate.passed else "failed"
         yield (
             "  gate",
-            f"{state}: top-1 agreement with fp32 {gate.top1_agreement:.2%}, "
+            f"{state}, on {gate.provider}: top-1 agreement with fp32 {gate.top1_agreement:.2%}, "
             f"{gate.images} images of {gate.image_source}",
         )
         if gate.accuracy is not None and gate.baseline_accuracy is not None:

@@ -14,6 +14,7 @@ from export.costs import cost
 from export.markdown import aligned_table
 from export.published import PUBLISHED, Published
 from export.specs import SPECS
+from model_store.manifest import Variant
 from model_store.store import ModelStore
 
 MODELS_HEAD: Final = ("model", "version", "architecture", "classes", "variants", "accuracy")
@@ -53,9 +54,16 @@ def model_rows(root: Path) -> Iterator[Sequence[str]]:
                 f"{version} (served)" if version == served else version,
                 manifest.architecture.name,
                 str(manifest.outputs.classes),
-                ", ".join(v.precision if v.gated else f"{v.precision} (ungated)" for v in manifest.variants),
+                ", ".join(map(_variant, manifest.variants)),
                 f"{accuracy.exported:.2%}" if accuracy else "not measured",
             )
+
+
+def _variant(variant: Variant) -> str:
+    """Its precision, and where it was compared with fp32."""
+    if not variant.gated:
+        return f"{variant.precision} (ungated)"
+    return f"{variant.precision} ({variant.gate.provider})" if variant.gate else variant.precision
 
 
 def architecture_rows() -> Iterator[Sequence[str]]:

@@ -1,9 +1,10 @@
-"""``python -m export quantize MODEL``: an int8 or fp16 variant, published if it is as good as fp32."""
+"""``python -m export quantize MODEL``: int8, fp16 and bf16 variants, published if they are as good as fp32."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
@@ -11,8 +12,8 @@ from rich.console import Console
 from export.candidates import FALLBACKS, Rules
 from export.commands.options import max_accuracy_drop_option, min_agreement_option, store_option
 from export.gate import Thresholds
-from export.variant import VariantRequest, make_variant
-from model_store.reports import CalibrationMethod, Gate, Quantization
+from export.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
+from model_store.reports import CalibrationMethod, Gate, GateProvider, Quantization
 from model_store.store import StoredModel
 
 _AUTO = "auto"
@@ -32,9 +33,8 @@ class _Layers(click.ParamType[int | None]):
 @click.option(
     "--calibrate",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="DIR_OR_ZIP",
-    help="Images like those that will be served; the ranges of the feature maps are taken from them.",
+    help="Images like those that will be served; the ranges of the feature maps are taken from them. bf16 needs none.",
 )
 @click.option(
     "--validate",
@@ -42,7 +42,23 @@ class _Layers(click.ParamType[int | None]):
     metavar="DIR_OR_ZIP",
     help="Images for the gate, best in a folder a label. Without it, what calibration left over.",
 )
-@click.option("--precision", type=click.Choice(["int8", "fp16"]), default="int8", show_default=True)
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    default=VariantRequest.precisions,
+    show_default=True,
+    help="May be repeated: the next version has all of them, or there is none.",
+)
+@click.option(
+    "--provider",
+    type=click.Choice(get_args(GateProvider)),
+    default=VariantRequest.provider,
+    show_default=True,
+    help="Where int8 and fp16 are compared with fp32: auto serves a variant on the CPU or on a GPU only if its gate "
+    "was there. bf16 always is on openvino.",
+)
 @click.option(
     "--method",
     type=click.Choice(get_args(CalibrationMethod)),
@@ -83,9 +99,10 @@ class _Layers(click.ParamType[int | None]):
 @store_option
 def quantize(
     model: str,
-    calibrate: Path,
+    calibrate: Path | None,
     validate: Path | None,
-    precision: Literal["int8", "fp16"],
+    precisions: tuple[VariantPrecision, ...],
+    provider: GateProvider,
     method: CalibrationMethod,
     calibration_images: int,
     max_accuracy_drop: float,
@@ -95,32 +112,38 @@ def quantize(
     report: Path | None,
     store: Path,
 ) -> None:
-    """Make an int8 or fp16 variant of a stored model, publish it if it is as good as fp32.
+    """Make int8, fp16 or bf16 variants of a stored model, publish them if they are as good as fp32.
 
     MODEL is NAME or NAME@VERSION. What passes the gate becomes the model's
     next version, which holds fp32 too; what fails is refused with a report.
+    bf16 is the fp32 file as OpenVINO runs it on CPUs that have bf16.
 
     \b
     Examples:
       python -m export quantize cifar10 --calibrate train.zip --validate test.zip
-      python -m export quantize mine --calibrate photos/ --precision fp16
+      python -m export quantize mine --calibrate photos/ --precision fp16 --provider cuda
+      python -m export quantize mine --precision bf16 --validate test.zip
     """
+    precisions = tuple(dict.fromkeys(precisions))
+    if report and len(precisions) > 1:
+        raise click.UsageError("--report is for one --precision; the store has a page for each")
     request = VariantRequest(
         model=model,
         store=store,
+        precisions=precisions,
         calibrate=calibrate,
-        precision=precision,
         validate=validate,
         method=method,
         calibration_images=calibration_images,
+        provider=provider,
         rules=Rules(Thresholds(max_accuracy_drop / 100, min_agreement / 100), off=gate == "off", fallback=fallback),
         report=report,
     )
-    stored = make_variant(request, Console(stderr=True))
-    click.echo(_summary(stored, precision))
+    stored = make_variants(request, Console(stderr=True))
+    click.echo(_summary(stored, precisions))
 
 
-def _summary(stored: StoredModel, precision: Literal["int8", "fp16"]) -> str:
+def _summary(stored: StoredModel, precisions: Sequence[VariantPrecision]) -> str:
     """What was published, as lines of two columns."""
     manifest = stored.manifest
     rows = [
@@ -128,15 +151,18 @@ def _summary(stored: StoredModel, precision: Literal["int8", "fp16"]) -> str:
         ("folder", str(stored.folder)),
     ]
     for variant in manifest.variants:
-        rows.append((variant.precision, f"{variant.bytes / 1e6:.1f} MB"))
-        if variant.precision == precision and variant.quantization and variant.gate and variant.report:
+        same = ", the fp32 file" if variant.precision == "bf16" else ""
+        rows.append((variant.precision, f"{variant.bytes / 1e6:.1f} MB{same}"))
+        if variant.precision in precisions and variant.gate and variant.report:
             rows += _made(variant.quantization)
             rows += _judged(variant.gate)
             rows.append(("report", str(stored.path(variant.report))))
     return "\n".join(f"{key:<12}{value}" for key, value in rows)
 
 
-def _made(how: Quantization) -> list[tuple[str, str]]:
+def _made(how: Quantization | None) -> list[tuple[str, str]]:
+    if how is None:
+        return []
     rows = [("calibration", f"{how.method}, {how.calibration_images} images of {how.calibration_source}")]
     if how.float_nodes:
         rows.append(("kept fp32", f"{len(how.float_nodes)} nodes"))
@@ -145,7 +171,7 @@ def _made(how: Quantization) -> list[tuple[str, str]]:
 
 def _judged(gate: Gate) -> list[tuple[str, str]]:
     outcome = f"passed, by {gate.rule}" if gate.passed else "off: ungated, served only where asked for by name"
-    rows = [("gate", outcome)]
+    rows = [("gate", outcome), ("run on", gate.provider)]
     if gate.accuracy is not None:
         rows.append(("accuracy", f"{gate.accuracy:.2%} (fp32 {gate.baseline_accuracy:.2%})"))
     rows.append(("agreement", f"{gate.top1_agreement:.2%} of {gate.images} images of {gate.image_source}"))

@@ -55,12 +55,23 @@ def test_shared_checkpoints_score_what_their_own_code_scores(serve: Serve, share
             assert accuracy == pytest.approx(expected, abs=0.0002)
 
 
-def test_the_embedded_model_is_as_accurate_as_its_card_says(server: Server, shared: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_the_embedded_model_is_as_accurate_as_its_card_says(serve: Serve, shared: Path, precision: str) -> None:
+    """fp32 to the image or two; what auto takes within the gate, whose figures are of one provider of several."""
     store = ModelStore(EMBEDDED_MODELS)
     manifest = store.resolve(store.names()[0]).manifest
-    measured = manifest.variants[0].parity.accuracy
-    assert measured is not None
-    accuracy = top1(server, manifest.name, shared / "data" / "cifar10-test.zip")
-    print(f"{manifest.name}: {accuracy:.2%} over HTTP")  # noqa: T201 - the figure is what one runs this for
-    assert accuracy == pytest.approx(measured.exported, abs=0.0002)
+    fp32 = manifest.variants[0].parity.accuracy
+    assert fp32 is not None
+    with serve(RESNET_PRECISION=precision) as server:
+        served = httpx.get(f"{server.url}/v1/models").json()["models"][0]
+        accuracy = top1(server, manifest.name, shared / "data" / "cifar10-test.zip")
+    what = f"{served['precision']} on {served['provider']}"
+    print(f"{manifest.name}: {accuracy:.2%} over HTTP, {what}")  # noqa: T201 - the figure is what one runs this for
+    if served["precision"] == "fp32":
+        assert accuracy == pytest.approx(fp32.exported, abs=0.0002)
+    else:
+        variant = manifest.variant(served["precision"])
+        assert variant.gated
+        assert accuracy == pytest.approx(variant.gate.accuracy, abs=0.003)
+        assert accuracy >= fp32.exported - variant.gate.max_accuracy_drop
     assert accuracy >= 0.88

@@ -22,6 +22,8 @@ def test_a_bento_answers_as_the_checkout_does(
     subprocess.run([*bentoml, "build", "--version", "test"], cwd=ROOT, env={**os.environ, **home}, check=True)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    with serve(*bentoml, "serve", "resnet-serving:test", cwd=elsewhere, workers=2, **home) as server:
+    with serve(
+        *bentoml, "serve", "resnet-serving:test", cwd=elsewhere, workers=2, RESNET_PRECISION="fp32", **home
+    ) as server:
         response = httpx.post(f"{server.url}/v1/classify", content=(data := picture(1)))
         reference.check(response.json()["results"][0]["predictions"], data)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -83,6 +85,28 @@ def test_a_model_and_version_by_name(client: httpx.Client, reference: Reference)
     assert params == {"model": listed[0]["name"], "version": listed[0]["version"]}
     assert listed[0]["labels"] == list(reference.labels)
     assert listed[0]["provider"] in {"cuda", "openvino", "cpu"}
+
+
+def test_what_auto_takes_answers_nearly_as_fp32_does(
+    serve: Callable[..., AbstractContextManager[Server]], reference: Reference
+) -> None:
+    """As near as the gate's pages say of such images; where fp32 is sure, the answer is the same."""
+    with serve() as server:
+        (served,) = httpx.get(f"{server.url}/v1/models").json()["models"]
+        images = [picture(seed) for seed in range(32)]
+        form = [("image", data) for data in images]
+        response = httpx.post(f"{server.url}/v1/classify?top_k=10", files=form, timeout=30)
+    assert served["gated"]
+    sure = 0
+    for result, data in zip(response.json()["results"], images, strict=True):
+        found = {p["label"]: p["probability"] for p in result["predictions"]}
+        expected = reference.probabilities(data)
+        assert found == pytest.approx(expected, abs=0.2)
+        first, second = sorted(expected, key=lambda label: -expected[label])[:2]
+        if expected[first] - expected[second] > 0.25:
+            sure += 1
+            assert result["predictions"][0]["label"] == first
+    assert sure > 5
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,9 @@ def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:
+    """To the third digit where the same arithmetic runs, else as near as another gated one of this model is."""
+    served = httpx.get(f"{made_server.url}/v1/models").json()["models"][0]
+    shown_one = (served["provider"], served["precision"]) == ("openvino", "int8")
     readme = (ROOT / "README.md").read_text()
     command, shown = re.findall(r"```sh\n(curl[^\n]*)\n```\n\n```json\n(.*?)```", readme, re.DOTALL)[0]
     answer = curl(command, made_server.url)
@@ -88,7 +91,8 @@ def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server)
     assert answer["model"] == expected["model"]
     (got,), (wanted,) = ([r["predictions"] for r in a["results"]] for a in (answer, expected))
     assert [p["label"] for p in got] == [p["label"] for p in wanted]
-    assert [p["probability"] for p in got] == pytest.approx([p["probability"] for p in wanted], abs=1e-3)
+    error = 1e-3 if shown_one else 3e-3
+    assert [p["probability"] for p in got] == pytest.approx([p["probability"] for p in wanted], abs=error)
 
 
 def test_configuration_is_the_settings_own_page() -> None:

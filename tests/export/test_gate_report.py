@@ -94,6 +94,18 @@ def test_an_ungated_variant_says_so() -> None:
     assert "for benchmarks" in text
 
 
+def test_it_says_where_the_variant_ran() -> None:
+    verdict = judge(COMPARISON, LABELS, Thresholds(), provider="cuda")
+    assert "run oncuda, against fp32 on cpu" in Page(render_report(findings(verdict=verdict))).text
+
+
+def test_bf16_has_no_calibration_and_no_file_of_its_own() -> None:
+    page = Page(render_report(findings(precision="bf16", quantization=None, harms=[], float_layers=[])))
+    assert "calibration" not in page.text
+    assert "layers kept" not in page.text
+    assert "0.3 MB (the fp32 one)" in page.text
+
+
 def test_without_labels() -> None:
     comparison = replace(COMPARISON, targets=None)
     verdict = judge(comparison, LABELS, Thresholds())

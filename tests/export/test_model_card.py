@@ -160,9 +160,22 @@ def test_a_gated_variant_is_shown_with_its_figures() -> None:
         "98.65%",
         "87.49% (fp32: 87.64%)",
         "passed, by accuracy",
+        "cpu",
         "[page](report.int8.html)",
     ]
     assert "int8" not in card.split("## Parity with PyTorch")[1].split("##")[0]
+
+
+def test_bf16_is_shown_as_the_fp32_file() -> None:
+    base = with_int8(a_gate())
+    fp32 = base.variants[0]
+    variant = Variant(
+        file=fp32.file, sha256=fp32.sha256, bytes=fp32.bytes, precision="bf16", gate=a_gate(provider="openvino")
+    )
+    card = render_card(base.model_copy(update={"variants": [*base.variants, variant]}), CIFAR10, None, CardNotes())
+    found = row(card, "bf16")
+    assert found[1:3] == ["`model.fp32.onnx`, 1.1 MB", "none"]
+    assert found[6:8] == ["passed, by accuracy", "openvino"]
 
 
 def test_an_ungated_variant_is_shown_as_such() -> None:

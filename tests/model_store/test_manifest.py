@@ -213,6 +213,8 @@ def test_a_missing_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
         ("variants.1.quantization.method", "guess"),
         ("variants.1.quantization.calibration_images", 0),
         ("variants.1.gate.rule", "none"),
+        ("variants.1.gate.provider", "npu"),
+        ("variants.1.gate.provider", None),
         ("variants.1.gate.images", 0),
         ("variants.1.gate.max_absolute_error", -1),
         ("variants.1.gate.by_class", {"cat": 1.1}),
@@ -314,6 +316,72 @@ def test_gated_is_what_a_gate_admitted(tmp_path: Path, gate: dict[str, Any], gat
 def test_a_failed_parity_is_not_gated(tmp_path: Path) -> None:
     manifest = load_manifest(written(tmp_path, changed("variants.0.parity.passed", False)))
     assert not manifest.variants[0].gated
+
+
+def test_a_gate_that_says_no_provider_was_the_cpu_providers(tmp_path: Path) -> None:
+    variant = load_manifest(written(tmp_path, a_manifest())).variants[1]
+    assert variant.gate
+    assert variant.gate.provider == "cpu"
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino", "cuda"])
+def test_a_gate_says_where_it_was_measured(tmp_path: Path, provider: str) -> None:
+    manifest = load_manifest(written(tmp_path, changed("variants.1.gate.provider", provider)))
+    again = load_manifest(written(tmp_path, dump_manifest(manifest)))
+    assert again == manifest
+    assert again.variants[1].gate
+    assert again.variants[1].gate.provider == provider
+
+
+# bf16, which has no file of its own
+
+
+def with_bf16(**changes: Any) -> dict[str, Any]:
+    """A valid manifest with bf16 beside the rest."""
+    manifest = a_manifest()
+    fp32, int8 = manifest["variants"]
+    file = {key: fp32[key] for key in ("file", "sha256", "bytes")}
+    report = int8["report"] | {"file": "report.bf16.html"}
+    gate = int8["gate"] | {"provider": "openvino"}
+    manifest["variants"].append(file | {"precision": "bf16", "gate": gate, "report": report} | changes)
+    return manifest
+
+
+def test_bf16_is_the_fp32_file(tmp_path: Path) -> None:
+    manifest = load_manifest(written(tmp_path, with_bf16()))
+    bf16 = manifest.variant("bf16")
+    assert bf16
+    assert bf16.gated
+    assert bf16.file == "fp32.onnx"
+    names = [file.file for file in manifest.files]
+    assert names == ["labels.txt", "fp32.onnx", "int8.onnx", "report.html", "report.bf16.html"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"file": "int8.onnx"}, {"file": "other.onnx"}, {"sha256": HASH[::-1]}, {"bytes": 999}]
+)
+def test_bf16_of_another_file_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ManifestError, match="a bf16 variant is the fp32 file"):
+        load_manifest(written(tmp_path, with_bf16(**changes)))
+
+
+def test_bf16_without_fp32_is_refused(tmp_path: Path) -> None:
+    manifest = with_bf16()
+    del manifest["variants"][0]
+    with pytest.raises(ManifestError, match="a bf16 variant is the fp32 file"):
+        load_manifest(written(tmp_path, manifest))
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_bf16_measured_where_there_is_none_is_refused(tmp_path: Path, provider: str) -> None:
+    gate = with_bf16()["variants"][2]["gate"] | {"provider": provider}
+    with pytest.raises(ManifestError, match="only OpenVINO computes in bf16"):
+        load_manifest(written(tmp_path, with_bf16(gate=gate)))
+
+
+def test_bf16_needs_its_gate(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="needs its gate report"):
+        load_manifest(written(tmp_path, with_bf16(gate=None)))
 
 
 def test_a_manifest_from_before_the_gate_loads(tmp_path: Path) -> None:

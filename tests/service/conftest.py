@@ -19,6 +19,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from model_store.cpu_features import CpuFeatures
 from model_store.manifest import (
     Architecture,
     Gate,
@@ -31,8 +32,9 @@ from model_store.manifest import (
     Source,
     Variant,
 )
-from model_store.reports import GateRule
+from model_store.reports import GateProvider, GateRule
 from model_store.store import LABELS_FILE, ModelStore, StoredModel, describe_file
+from service import precision
 from service.config import Settings
 from service.metrics import Metrics
 from service.runtime import Runtime
@@ -87,10 +89,11 @@ def a_parity(passed: bool = True) -> Parity:
     )
 
 
-def a_gate(rule: GateRule = "agreement", passed: bool = True) -> Gate:
+def a_gate(rule: GateRule = "agreement", passed: bool = True, provider: GateProvider = "cpu") -> Gate:
     return Gate(
         rule=rule,
         passed=passed,
+        provider=provider,
         images=4,
         image_source="made up",
         top1_agreement=1.0,
@@ -114,7 +117,10 @@ def publish_tiny(
     classes: int | None = None,
     others: Mapping[Precision, tuple[TinyModel, Gate]] = MappingProxyType({}),
 ) -> StoredModel:
-    """Put ``model`` into the store at ``root`` as a real export would; ``others`` beside it, float inside though."""
+    """Put ``model`` into the store at ``root`` as a real export would; ``others`` beside it, float inside though.
+
+    Of a bf16 variant only the gate is taken: its file is the fp32 one.
+    """
     model = model or TinyModel()
     store = ModelStore(root)
     with store.staging() as staged:
@@ -123,10 +129,12 @@ def publish_tiny(
         file = describe_file(staged / "fp32.onnx")
         variants = [Variant(precision="fp32", parity=a_parity(), **file.model_dump())]
         how = Quantization(method="minmax", calibration_images=1, calibration_source="made up", float_nodes=[])
-        for precision, (other, gate) in others.items():
-            onnx.save(other.proto(), staged / f"{precision}.onnx")
-            file = describe_file(staged / f"{precision}.onnx")
-            variants.append(Variant(precision=precision, quantization=how, gate=gate, **file.model_dump()))
+        for kind, (other, gate) in others.items():
+            file = describe_file(staged / "fp32.onnx")
+            if kind != "bf16":
+                onnx.save(other.proto(), staged / f"{kind}.onnx")
+                file = describe_file(staged / f"{kind}.onnx")
+            variants.append(Variant(precision=kind, quantization=how, gate=gate, **file.model_dump()))
         manifest = Manifest(
             name=name,
             version=version,
@@ -199,6 +207,12 @@ async def eventually(condition: Callable[[], bool], what: str = "the condition")
     while not condition():
         assert loop.time() < limit, f"{what} never came"
         await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def _capable_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ``auto`` takes does not depend on the machine that runs the tests."""
+    monkeypatch.setattr(precision, "cpu_features", lambda: CpuFeatures(int8_dot=True, bf16=True))
 
 
 @pytest.fixture(scope="session")

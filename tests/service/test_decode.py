@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
-from model_store.manifest import Preprocessing
-from model_store.transforms import to_tensor
+from model_store.manifest import JpegScaling, Preprocessing
+from model_store.reports import Gate
+from model_store.transforms import to_rgb, to_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.decode import Decoder, decoding_errors, sniff
 from service.errors import BadImage, ImageError, ImageTooLarge, NotAnImage
@@ -253,6 +254,11 @@ def test_a_deep_grey_png_with_a_transparent_value() -> None:
 # Orientation
 
 
+# Large enough to be decoded smaller, with sides that no scale divides.
+_CORNERED = Image.new("RGB", (241, 163), "white")
+_CORNERED.paste("black", (0, 0, 120, 80))
+
+
 def _reoriented(upright: Image.Image, orientation: int) -> Image.Image:
     """``upright`` as a camera would store it with ``orientation``: the inverse of what a viewer does."""
     flips = Image.Transpose
@@ -305,6 +311,71 @@ def test_an_orientation_that_does_not_exist_is_ignored(orientation: int) -> None
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     assert decoded(encode(a_picture(size=(6, 4)), exif=exif)).shape == (4, 6, 3)
+
+
+_SEGMENTS = st.lists(
+    st.sampled_from(
+        [
+            b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x01\x00\x48\x00\x48\x00\x00",
+            b"\xff\xe1\x00\x08Exif\x00\x00",
+            b"\xff\xe1\x00\x06XMP ",
+            b"\xff\xed\x00\x04ab",
+            b"\xff\xfe\x00\x09comment",
+            b"\xff\xff",
+        ]
+    ),
+    max_size=4,
+)
+
+
+def _exif_of(orientation: int, order: str, tags_before: int) -> bytes:
+    """EXIF as cameras write it, the orientation behind other tags."""
+    tags = [(0x0100 + i, 3, 1) for i in range(tags_before)] + [(ORIENTATION, 3, orientation)]
+    entries = b"".join(struct.pack(f"{order}HHIHH", tag, kind, 1, value, 0) for tag, kind, value in tags)
+    head = (b"II*\x00" if order == "<" else b"MM\x00*") + struct.pack(f"{order}I", 8)
+    return b"Exif\x00\x00" + head + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
+
+
+@given(
+    orientation=st.integers(0, 9),
+    order=st.sampled_from("<>"),
+    tags_before=st.integers(0, 5),
+    segments=_SEGMENTS,
+    where=st.integers(0, 4),
+    tell=st.sampled_from(["exif", "xmp", "both"]),
+)
+def test_an_orientation_is_found_wherever_it_stands(
+    orientation: int, order: str, tags_before: int, segments: list[bytes], where: int, tell: str
+) -> None:
+    """Pillow's own turning is the oracle, on the same file."""
+    parts = {
+        "exif": _exif_of(orientation, order, tags_before),
+        "xmp": f'http://ns.adobe.com/xap/1.0/\x00<rdf tiff:Orientation="{orientation}"/>'.encode(),
+    }
+    told = [parts[name] for name in (("exif", "xmp") if tell == "both" else (tell,))]
+    marked = [b"\xff\xe1" + struct.pack(">H", len(part) + 2) + part for part in told]
+    plain = encode(_CORNERED, "JPEG", quality=95)
+    data = plain[:2] + b"".join([*segments[:where], *marked, *segments[where:]]) + plain[2:]
+    with Image.open(io.BytesIO(data)) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(decoded(data), wanted)
+    whole, scaled = a_decoder().tensor(data, a_spec()), a_decoder().tensor(data, a_scaling_spec())
+    assert np.abs(whole.astype(int) - scaled).max() < 40
+
+
+@given(orientation=st.integers(0, 9), order=st.sampled_from("<>"), behind=st.booleans())
+def test_an_orientation_is_found_before_and_behind_the_pixels_of_a_png(
+    orientation: int, order: str, behind: bool
+) -> None:
+    exif = _exif_of(orientation, order, 1)[6:]
+    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
+    plain = encode(_CORNERED)
+    at = plain.index(b"IEND") - 4 if behind else plain.index(b"IDAT") - 4
+    data = plain[:at] + chunk + plain[at:]
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        wanted = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(decoded(data), wanted)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +431,49 @@ def test_a_bad_image_leaves_its_row_as_it_was(fault: str) -> None:
     assert (row == 7).all()
 
 
+def a_scaling_spec(side: int = 16, resize: int = 20) -> Preprocessing:
+    """As ``a_spec``, with JPEGs decoded smaller."""
+    gate = Gate(
+        rule="agreement",
+        passed=True,
+        images=1,
+        image_source="made up",
+        top1_agreement=1.0,
+        max_accuracy_drop=0.0,
+        min_agreement=0.995,
+        max_absolute_error=0.0,
+    )
+    return a_spec(side, resize).model_copy(update={"jpeg_scaling": JpegScaling(margin=2, gate=gate)})
+
+
+def test_large_jpegs_are_decoded_smaller_where_the_model_says_so(decoder: Decoder) -> None:
+    data, spec = encode(a_picture(size=(320, 240)), "JPEG"), a_scaling_spec()
+    with Image.open(io.BytesIO(data)) as image:
+        image.draft(None, (40, 40))
+        assert image.size == (80, 60)
+        wanted = to_tensor(to_rgb(image), spec)
+    assert not np.array_equal(wanted, decoder.tensor(data, a_spec()))
+    assert np.array_equal(decoder.tensor(data, spec), wanted)
+    assert decoder.decode(data).size == (320, 240)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpegs_that_are_decoded_smaller_are_upright(orientation: int, decoder: Decoder) -> None:
+    upright = Image.new("RGB", (481, 323), "white")
+    upright.paste("black", (0, 0, 240, 160))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encode(_reoriented(upright, orientation), "JPEG", quality=95, exif=exif)
+    difference = decoder.tensor(data, a_scaling_spec()).astype(int) - to_tensor(upright, a_spec())
+    assert np.abs(difference).max() < 40
+
+
+def test_the_pixel_limit_is_of_the_whole_jpeg() -> None:
+    data = encode(a_picture(size=(320, 240)), "JPEG")
+    with pytest.raises(ImageTooLarge):
+        a_decoder(max_pixels=320 * 240 - 1).tensor(data, a_scaling_spec())
+
+
 def test_tensors_are_made_in_many_threads_at_once(decoder: Decoder) -> None:
     spec = a_spec()
     pictures = [encode(a_picture(size=(40 + i, 37)), kind) for i in range(8) for kind in ("JPEG", "PNG", "WEBP")]
@@ -375,6 +489,11 @@ def test_tensors_are_made_in_many_threads_at_once(decoder: Decoder) -> None:
 
 def _check(decoder: Decoder, data: bytes) -> bool:
     """Decode, letting nothing but an ``ImageError`` out; whether it gave an image."""
+    row = np.full((16, 16, 3), 7, np.uint8)
+    try:
+        decoder.tensor(data, a_scaling_spec(), row)
+    except ImageError:
+        assert (row == 7).all()
     try:
         image = decoder.decode(data)
     except ImageError as error:
@@ -493,8 +612,9 @@ def test_odd_images_give_an_image_or_an_image_error(shared: Path) -> None:
 _DECODE_ALL = """
 import sys, zipfile
 from typing import get_args
-from model_store.manifest import Preprocessing
-from model_store.transforms import to_tensor
+from model_store.manifest import JpegScaling, Preprocessing
+from model_store.reports import Gate
+from model_store.transforms import to_rgb, to_tensor
 from service.config import DecodeSettings, ImageFormat
 from service.decode import Decoder
 from service.errors import ImageError

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
-from model_store.manifest import Gate, Precision
-from model_store.store import StoredModel, StoreError
+from model_store.cpu_features import CpuFeatures, cpu_features
+from model_store.manifest import Precision
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError
+from service import precision as precision_module
 from service import providers
-from service.config import Provider
+from service.config import ConfigError, Provider, ProviderSettings
 from service.providers import Share
-from service.session import Session, check_precision, choose_variant
+from service.providers.base import ExecutionProvider
+from service.providers.cpu import CPU
+from service.session import Session
 from tests.service.conftest import CLASSES, TinyModel, a_gate, publish_tiny
 
 
@@ -107,8 +111,11 @@ def others() -> dict[Precision, TinyModel]:
     return {"int8": TinyModel(seed=8), "fp16": TinyModel(seed=16)}
 
 
-def publish_with(root: Path, tiny: TinyModel, others: dict[Precision, TinyModel], gate: Gate) -> StoredModel:
-    return publish_tiny(root, model=tiny, others={name: (other, gate) for name, other in others.items()})
+@pytest.fixture
+def with_others(tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel]) -> StoredModel:
+    """``tiny`` in int8, gated on a CPU, and in fp16, gated on a GPU."""
+    gates = {"int8": a_gate(), "fp16": a_gate(provider="cuda")}
+    return publish_tiny(tmp_path, model=tiny, others={name: (others[name], gates[name]) for name in others})
 
 
 def ran(session: Session, model: TinyModel) -> bool:
@@ -116,88 +123,100 @@ def ran(session: Session, model: TinyModel) -> bool:
     return np.allclose(session.logits(images), model.logits(images), atol=1e-4)
 
 
-def test_auto_takes_the_gated_int8_variant_on_a_cpu(
-    tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel]
-) -> None:
-    session = Session(publish_with(tmp_path, tiny, others, a_gate()), "cpu", Share(1))
+@pytest.fixture
+def poor_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without instructions for int8."""
+    monkeypatch.setattr(precision_module, "cpu_features", lambda: CpuFeatures(int8_dot=False, bf16=False))
+
+
+def test_the_variant_that_is_chosen_runs(with_others: StoredModel, others: dict[Precision, TinyModel]) -> None:
+    session = Session(with_others, "cpu", Share(1))
     assert session.variant.precision == "int8"
     assert ran(session, others["int8"])
 
 
-@pytest.mark.parametrize("gate", [a_gate("off", passed=False), a_gate("accuracy", passed=False)])
-def test_auto_never_takes_an_ungated_variant(
-    tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel], gate: Gate
+@pytest.mark.usefixtures("poor_cpu")
+def test_why_a_faster_variant_does_not_run_is_logged(
+    with_others: StoredModel, tiny: TinyModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stored = publish_with(tmp_path, tiny, others, a_gate("off", passed=False))
-    for variant in stored.manifest.variants[1:]:
-        object.__setattr__(variant, "gate", gate)
-    for provider in get_args(Provider):
-        assert choose_variant(stored, "auto", provider).precision == "fp32"
-    session = Session(stored, "cpu", Share(1))
+    with caplog.at_level("INFO", "service"):
+        session = Session(with_others, "cpu", Share(1))
     assert session.variant.precision == "fp32"
     assert ran(session, tiny)
+    assert caplog.messages == ["model tiny version 1: int8 passed over: this CPU has no 8-bit dot product"]
 
 
-def test_auto_takes_what_is_fast_on_the_provider(
-    tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel]
-) -> None:
-    stored = publish_with(tmp_path, tiny, others, a_gate())
-    wanted = {"cpu": "int8", "openvino": "int8", "cuda": "fp16"}
-    assert {provider: choose_variant(stored, "auto", provider).precision for provider in get_args(Provider)} == wanted
-
-
-def test_auto_falls_back_to_fp32(tiny_stored: StoredModel) -> None:
-    for provider in get_args(Provider):
-        assert choose_variant(tiny_stored, "auto", provider).precision == "fp32"
-
-
-@pytest.mark.parametrize("gate", [a_gate(), a_gate("off", passed=False)])
+@pytest.mark.usefixtures("poor_cpu")
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_a_precision_by_name_is_that_one_gated_or_not(
-    tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel], precision: Precision, gate: Gate
+def test_a_precision_by_name_runs(
+    with_others: StoredModel,
+    tiny: TinyModel,
+    others: dict[Precision, TinyModel],
+    precision: Precision,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stored = publish_with(tmp_path, tiny, others, gate)
-    session = Session(stored, "cpu", Share(1), precision)
+    with caplog.at_level("INFO", "service"):
+        session = Session(with_others, "cpu", Share(1), precision)
     assert session.variant.precision == precision
     assert ran(session, {**others, "fp32": tiny}[precision])
-    check_precision(stored, precision)
+    assert not caplog.messages
+
+
+def opening(monkeypatch: pytest.MonkeyPatch, *order: Provider, broken: Sequence[Provider] = ()) -> list[Any]:
+    """Providers to try, all of them the CPU one in truth; what they are asked to open."""
+    opened: list[Any] = []
+
+    def entry(name: Provider) -> ExecutionProvider:
+        def open_it(path: Path, share: Share, precision: Precision, options: ProviderSettings) -> Any:
+            opened.append((name, path.name, precision))
+            if name in broken:
+                raise RuntimeError("no memory")
+            return CPU.open(path, share, "fp32", options)
+
+        return ExecutionProvider(name, lambda: None, open_it)
+
+    monkeypatch.setattr(providers, "candidates", lambda _: (list(order), []))
+    monkeypatch.setattr(providers, "PROVIDERS", {name: entry(name) for name in order})
+    return opened
+
+
+def test_bf16_is_the_fp32_file_opened_in_another_arithmetic(
+    tmp_path: Path, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = publish_tiny(tmp_path, model=tiny, others={"bf16": (tiny, a_gate(provider="openvino"))})
+    opened = opening(monkeypatch, "openvino", "cpu", broken=["openvino"])
+    session = Session(stored, "auto", Share(1))
+    assert opened == [("openvino", "fp32.onnx", "bf16"), ("cpu", "fp32.onnx", "fp32")]
+    assert session.variant.precision == "fp32"
+    with pytest.raises(ConfigError, match="cpu does not compute in it"):
+        Session(stored, "auto", Share(1), "bf16")
+
+
+@pytest.mark.parametrize(("precision", "least", "most"), [("fp32", 0, 1e-4), ("bf16", 1e-4, 0.1)])
+def test_openvino_computes_in_what_it_says(precision: Precision, least: float, most: float) -> None:
+    """On the embedded model: fp32 is fp32 where the CPU has bf16, and bf16 is no fp32."""
+    pytest.importorskip("onnxruntime_ep_openvino")
+    if not cpu_features().bf16:
+        pytest.skip("this CPU has no bf16")
+    stored = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
+    images = list(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
+    expected = Session(stored, "cpu", Share(1), "fp32").logits(images)
+    found = Session(stored, "openvino", Share(1), precision).logits(images)
+    assert least <= np.abs(found - expected).max() / np.abs(expected).max() <= most
 
 
 def test_a_fall_back_to_another_provider_takes_its_variant(
-    tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyModel], monkeypatch: pytest.MonkeyPatch
+    with_others: StoredModel, others: dict[Precision, TinyModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CUDA would run fp16; where it fails, the CPU runs int8."""
-    opened: list[str] = []
-
-    def broken(path: Path, _: Share) -> Any:
-        opened.append(path.name)
-        raise RuntimeError("no memory")
-
-    monkeypatch.setattr(providers, "candidates", lambda _: (["cuda", "cpu"], []))
-    entries = {**providers.PROVIDERS, "cuda": replace(providers.PROVIDERS["cuda"], open=broken)}
-    monkeypatch.setattr(providers, "PROVIDERS", entries)
-    session = Session(publish_with(tmp_path, tiny, others, a_gate()), "auto", Share(1))
-    assert opened == ["fp16.onnx"]
+    opened = opening(monkeypatch, "cuda", "cpu", broken=["cuda"])
+    session = Session(with_others, "auto", Share(1))
+    assert opened == [("cuda", "fp16.onnx", "fp16"), ("cpu", "int8.onnx", "int8")]
     assert (session.provider, session.variant.precision) == ("cpu", "int8")
     assert ran(session, others["int8"])
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
 def test_a_precision_that_the_model_lacks(tiny_stored: StoredModel, precision: Precision) -> None:
-    for call in (
-        lambda: Session(tiny_stored, "cpu", Share(1), precision),
-        lambda: check_precision(tiny_stored, precision),
-    ):
-        with pytest.raises(StoreError, match=f"no {precision} variant; there: fp32") as caught:
-            call()
-        assert "\n" not in str(caught.value)
-
-
-def test_a_model_without_an_fp32_variant(tiny_stored: StoredModel) -> None:
-    manifest = tiny_stored.manifest
-    only = [manifest.variants[0].model_copy(update={"precision": "fp16"})]
-    stored = StoredModel(tiny_stored.folder, manifest.model_copy(update={"variants": only}))
-    with pytest.raises(StoreError, match="no fp32 variant"):
-        Session(stored, "cpu", Share(1))
-    with pytest.raises(StoreError, match="no fp32 variant"):
-        check_precision(stored, "auto")
+    with pytest.raises(StoreError, match=f"no {precision} variant; there: fp32"):
+        Session(tiny_stored, "cpu", Share(1), precision)

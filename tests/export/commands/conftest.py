@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from rich.console import Console
 
 from export.classifier import Classifier
 from export.convert import Request, convert
+from model_store.manifest import MANIFEST_FILE
+from model_store.store import StoredModel
 
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 
@@ -30,6 +33,26 @@ class Exported:
         options = ["--store", str(self.store)] if store else []
         result = CliRunner().invoke(command, [*words, *options], standalone_mode=False, catch_exceptions=False)
         return result.exit_code, result.stdout
+
+
+def add_bf16(stored: StoredModel) -> None:
+    """Write a bf16 variant that passed its gate into the manifest of ``stored``."""
+    path = stored.folder / MANIFEST_FILE
+    content = json.loads(path.read_text())
+    file = {key: content["variants"][0][key] for key in ("file", "sha256", "bytes")}
+    gate = {
+        "rule": "agreement",
+        "passed": True,
+        "provider": "openvino",
+        "images": 8,
+        "image_source": "made up",
+        "top1_agreement": 1.0,
+        "max_accuracy_drop": 0.005,
+        "min_agreement": 0.98,
+        "max_absolute_error": 0.1,
+    }
+    content["variants"].append(file | {"precision": "bf16", "gate": gate})
+    path.write_text(json.dumps(content))
 
 
 @pytest.fixture

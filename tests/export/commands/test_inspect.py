@@ -11,7 +11,7 @@ from export.commands.inspect import inspect_command
 from export.errors import ExportError
 from model_store.store import ModelStore, StoreError
 
-from .conftest import Exported
+from .conftest import Exported, add_bf16
 
 
 def rows(text: str) -> dict[str, str]:
@@ -63,3 +63,10 @@ def test_unknown_models_are_said(exported: Exported) -> None:
         exported.call(inspect_command, "cars")
     with pytest.raises(click.BadParameter, match="no model name"):
         exported.call(inspect_command, "Cars!")
+
+
+def test_a_variant_with_where_it_was_compared(exported: Exported) -> None:
+    add_bf16(ModelStore(exported.store).resolve("pets"))
+    _, text = exported.call(inspect_command, "pets")
+    assert rows(text)["bf16"].startswith("model.fp32.onnx, ")
+    assert rows(text)["gate"] == "passed, on openvino: top-1 agreement with fp32 100.00%, 8 images of made up"

@@ -10,7 +10,7 @@ from export.commands.list import describe, list_command
 from export.specs import SPECS
 from model_store.store import ModelStore, StoreError
 
-from .conftest import Exported
+from .conftest import Exported, add_bf16
 
 PAGE = Path(__file__).parents[3] / "docs" / "architectures.md"
 
@@ -22,6 +22,13 @@ def test_models_with_the_served_one_marked(exported: Exported) -> None:
     assert [row[:2] for row in rows[2:]] == [["pets", "1"], ["pets", "2 (served)"]]
     ModelStore(exported.store).promote("pets", "1")
     assert "| 1 (served) |" in exported.call(list_command, "models")[1]
+
+
+def test_variants_with_where_they_were_compared(exported: Exported) -> None:
+    add_bf16(ModelStore(exported.store).resolve("pets", "1"))
+    _, text = exported.call(list_command, "models")
+    cells = [line.split("|")[5].strip() for line in text.splitlines()[2:]]
+    assert cells == ["fp32, bf16 (openvino)", "fp32"]
 
 
 def test_a_store_that_is_not_there_is_said(exported: Exported) -> None:

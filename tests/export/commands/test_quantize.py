@@ -27,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[VariantReques
         requests.append(request)
         return colours.publish(tmp_path / f"store-{len(requests)}")
 
-    monkeypatch.setattr(module, "make_variant", keep)
+    monkeypatch.setattr(module, "make_variants", keep)
     return requests
 
 
@@ -38,16 +38,23 @@ def test_defaults(asked: list[VariantRequest]) -> None:
 
 def test_every_option(asked: list[VariantRequest]) -> None:
     words = "colours@2 --calibrate a --validate b --precision fp16 --method entropy --calibration-images 7 --store s"
-    words += " --max-accuracy-drop 1.5 --min-agreement 90 --gate off --fallback 3 --report r.html"
+    words += " --provider cuda --max-accuracy-drop 1.5 --min-agreement 90 --gate off --fallback 3 --report r.html"
     result = run(*words.split())
     assert result.exit_code == 0, result.output
     (request,) = asked
     assert (request.model, request.store) == ("colours@2", Path("s"))
     assert (request.calibrate, request.validate, request.report) == (Path("a"), Path("b"), Path("r.html"))
-    assert (request.precision, request.method, request.calibration_images) == ("fp16", "entropy", 7)
+    assert (request.precisions, request.method, request.calibration_images) == (("fp16",), "entropy", 7)
+    assert request.provider == "cuda"
     assert (request.rules.off, request.rules.fallback) == (True, 3)
     thresholds = request.rules.thresholds
     assert (thresholds.max_accuracy_drop, thresholds.min_agreement) == pytest.approx((0.015, 0.9))
+
+
+def test_several_precisions_once_each(asked: list[VariantRequest]) -> None:
+    words = ["--precision", "bf16", "--precision", "int8", "--precision", "bf16"]
+    assert run("colours", "--calibrate", "a", *words).exit_code == 0
+    assert asked[0].precisions == ("bf16", "int8")
 
 
 @pytest.mark.parametrize(("text", "fallback"), [("auto", None), ("0", 0), ("5", 5)])
@@ -64,6 +71,13 @@ def test_fallback(asked: list[VariantRequest], text: str, fallback: int | None) 
         (("colours", "--calibrate", "absent.zip"), "neither a folder nor a zip"),
         (("none", "--calibrate", "absent.zip"), "no model 'none'"),
         (("colours", "--calibrate", "a", "--precision", "int4"), "--precision"),
+        (
+            ("colours", "--precision", "int8", "--precision", "bf16", "--validate", "a"),
+            "int8 needs images to calibrate",
+        ),
+        (("colours", "--calibrate", "a", "--provider", "npu"), "--provider"),
+        (("colours", "--calibrate", "a", "--provider", "cuda"), "cuda: this onnxruntime has no CUDA provider"),
+        (("colours", "--precision=int8", "--precision=fp16", "--report", "r.html"), "--report is for one --precision"),
         (("colours", "--calibrate", "a", "--method", "guess"), "--method"),
         (("colours", "--calibrate", "a", "--calibration-images", "0"), "--calibration-images"),
         (("colours", "--calibrate", "a", "--max-accuracy-drop", "-1"), "--max-accuracy-drop"),
@@ -101,6 +115,7 @@ def test_what_was_published_is_told(words: list[object], tmp_path: Path) -> None
     assert lines["model"] == "colours version 2 (tiny)"
     assert lines["calibration"] == "minmax, 24 images of train"
     assert lines["gate"] == "passed, by accuracy"
+    assert lines["run"] == "on      cpu"
     assert lines["accuracy"].endswith("(fp32 100.00%)")
     assert lines["agreement"].endswith("of 60 images of test")
     assert Path(lines["report"]).is_file()

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from export import verify
 from export.commands.verify import verify_command
 from export.errors import ExportError
+from export.gate import Logits, cpu_logits
+from export.gate_providers import ProviderMissing
 from model_store.store import ModelStore, StoredModel
 
-from .conftest import Exported
+from .conftest import Exported, add_bf16
 
 Pictures = Callable[..., Path]
 
@@ -70,6 +73,44 @@ def test_an_accuracy_that_is_not_there_any_more_fails(exported: Exported, images
     status, text = exported.call(verify_command, "pets", "--images", images)
     assert status == 1
     assert "fp32      FAILED: top-1" in text
+
+
+@pytest.mark.parametrize(("sign", "passed"), [(1, True), (-1, False)])
+def test_bf16_is_measured_on_openvino(
+    exported: Exported,
+    pictures: Pictures,
+    stored: StoredModel,
+    monkeypatch: pytest.MonkeyPatch,
+    sign: int,
+    passed: bool,
+) -> None:
+    """By a fake, as this machine need not have bf16."""
+    opened: list[tuple[str, ...]] = []
+
+    def fake(model: Path, *where: str) -> Logits:
+        opened.append((model.name, *where))
+        return lambda pixels: sign * cpu_logits(model)(pixels)
+
+    add_bf16(stored)
+    monkeypatch.setattr(verify, "open_logits", fake)
+    status, text = exported.call(verify_command, "pets", "--images", str(pictures(("",), count=9)))
+    assert opened == [("model.fp32.onnx", "openvino", "bf16")]
+    share = "100.00%" if passed else "0.00%"
+    assert f"bf16      {'' if passed else 'FAILED: '}agreement with fp32 {share} on openvino" in text
+    assert status == (0 if passed else 1)
+
+
+def test_what_cannot_be_measured_here_is_said(
+    exported: Exported, images: str, stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_: object) -> Logits:
+        raise ProviderMissing("bf16: this CPU has no instructions for it")
+
+    add_bf16(stored)
+    monkeypatch.setattr(verify, "open_logits", missing)
+    status, text = exported.call(verify_command, "pets", "--images", images)
+    assert status == 0
+    assert "bf16      not measured: bf16: this CPU has no instructions for it" in text
 
 
 def test_without_labels_there_is_no_accuracy(exported: Exported, pictures: Pictures) -> None:

@@ -1,0 +1,75 @@
+"""``python -m export draft MODEL``: large JPEGs decoded smaller, if the model's answers stay the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from export.commands.options import store_option
+from export.draft import DraftRequest, Findings, measure, publish
+from model_store.store import ModelStore
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR_OR_ZIP",
+    help="Photos as large as those that will be served; only those that are decoded smaller count.",
+)
+@click.option(
+    "--margin",
+    type=click.FloatRange(1, 8),
+    default=DraftRequest.margin,
+    show_default=True,
+    metavar="TIMES",
+    help="A JPEG is decoded smaller where this leaves so many times the side that the resize needs.",
+)
+@click.option(
+    "--min-agreement",
+    type=click.FloatRange(0, 100),
+    default=100 * DraftRequest.min_agreement,
+    show_default=True,
+    metavar="PERCENT",
+    help="How many of every variant's top classes must stay the same.",
+)
+@store_option
+def draft(model: str, images: Path, margin: float, min_agreement: float, store: Path) -> None:
+    """Have large JPEGs decoded at 1/2, 1/4 or 1/8 of their size, if a stored model still gives the same answers.
+
+    MODEL is NAME or NAME@VERSION. What passes becomes the model's next
+    version; to go back, promote the one before.
+
+    \b
+    Example:
+      python -m export draft mine --images photos/
+    """
+    models = ModelStore(store)
+    stored = models.find(model)
+    stored.verify()
+    request = DraftRequest(model, store, images, margin, min_agreement / 100)
+    findings = measure(stored, request, Console(stderr=True))
+    click.echo("\n".join(_report(findings)))
+    published = publish(models, stored, findings, margin)
+    click.echo(f"{'model':<12}{published.manifest.name} version {published.manifest.version}")
+    click.echo(f"{'folder':<12}{published.folder}")
+
+
+def _report(findings: Findings) -> list[str]:
+    """What was measured, as lines of two columns."""
+    first = next(iter(findings.gates.values()))
+    ratio = findings.whole_ms / findings.scaled_ms
+    rows = [
+        ("images", f"{first.images} large JPEGs of {first.image_source}"),
+        ("decoding", f"{findings.whole_ms:.1f} ms whole, {findings.scaled_ms:.1f} ms scaled ({ratio:.1f} times)"),
+    ]
+    for precision, gate in findings.gates.items():
+        figures = (
+            f"same top class on {gate.top1_agreement:.2%}, largest change of a logit {gate.max_absolute_error:.2g}"
+        )
+        rows.append((precision, figures))
+    return [f"{key:<12}{value}" for key, value in rows]

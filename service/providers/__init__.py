@@ -1,0 +1,93 @@
+"""Execution providers: which can be had here, and a session on one. docs/providers.md tells them for operators.
+
+``fp32`` means fp32 arithmetic on each: what would round by default is told not to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal
+
+from service.config import ConfigError, Provider, ProviderSettings
+from service.providers.base import Arithmetic as Arithmetic
+from service.providers.base import ExecutionProvider, ProviderSession
+from service.providers.base import ProviderUnavailable as ProviderUnavailable
+from service.providers.base import Share as Share
+from service.providers.cpu import CPU
+from service.providers.cuda import CUDA
+from service.providers.openvino import OPENVINO
+from service.providers.tensorrt import TENSORRT
+
+logger = logging.getLogger(__name__)
+
+PROVIDERS: Mapping[Provider, ExecutionProvider] = MappingProxyType(
+    {provider.name: provider for provider in (TENSORRT, CUDA, OPENVINO, CPU)}
+)
+
+# Without TensorRT: building its engines takes minutes, which nobody should meet unasked.
+AUTO_ORDER: Final[tuple[Provider, ...]] = ("cuda", "openvino", "cpu")
+
+
+@dataclass(frozen=True)
+class OpenedSession:
+    """A session, the provider it really runs on with how many slots, and why the ones before it were passed over."""
+
+    session: ProviderSession
+    provider: Provider
+    slots: int
+    passed_over: tuple[str, ...]
+
+
+def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], list[str]]:
+    """Providers to try, best first, and why others are out; ``ProviderUnavailable`` where a named one is."""
+    if requested != "auto":
+        PROVIDERS[requested].check()
+        return [requested], []
+    found: list[Provider] = []
+    passed_over: list[str] = []
+    for name in AUTO_ORDER:
+        try:
+            PROVIDERS[name].check()
+            found.append(name)
+        except ProviderUnavailable as reason:
+            passed_over.append(f"{name}: {reason}")
+    return found, passed_over
+
+
+ModelFile = Path | Callable[[Provider], tuple[Path, Arithmetic]]
+
+
+def _file(file: ModelFile, provider: Provider) -> tuple[Path, Arithmetic]:
+    return (file, "fp32") if isinstance(file, Path) else file(provider)
+
+
+def open_session(
+    file: ModelFile,
+    requested: Literal["auto"] | Provider,
+    share: Share,
+    options: ProviderSettings | None = None,
+) -> OpenedSession:
+    """A session for ``file`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``.
+
+    Where providers run different files, ``file`` is a function that says which, and in what arithmetic; a path alone
+    is run in fp32, or as its own quantization says. ``ConfigError`` for options that no provider should pass over.
+    """
+    names, passed_over = candidates(requested)
+    for name in names:
+        path, precision = _file(file, name)
+        try:
+            session = PROVIDERS[name].open(path, share, precision, options or ProviderSettings())
+        except ConfigError:
+            raise
+        except Exception as error:  # ONNX Runtime raises classes of its own, without a common base
+            if requested != "auto" or name == names[-1]:
+                raise ProviderUnavailable(f"{name}: {error}") from error
+            logger.warning("%s: provider %s failed, trying the next: %s", path.name, name, error)
+            passed_over.append(f"{name}: {error}")
+        else:
+            return OpenedSession(session, name, share.slots(name), tuple(passed_over))
+    raise ProviderUnavailable("; ".join(passed_over))

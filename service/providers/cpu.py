@@ -1,0 +1,25 @@
+"""ONNX Runtime's own CPU kernels: everywhere, and what ``auto`` falls back to in the end.
+
+One session serves all slots: ``run`` computes in the thread that calls it, so with one thread a batch the slots are
+the callers', and with more ONNX Runtime adds a pool.
+Threads: https://onnxruntime.ai/docs/performance/tune-performance/threading.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from service.config import ProviderSettings
+from service.providers.base import Arithmetic, ExecutionProvider, Share, refuse_bf16, session_options
+
+
+def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
+    del options
+    refuse_bf16(precision)
+    return ort.InferenceSession(path, session_options(share.threads("cpu")), providers=["CPUExecutionProvider"])
+
+
+CPU = ExecutionProvider("cpu", lambda: None, _open)

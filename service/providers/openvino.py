@@ -1,0 +1,58 @@
+"""OpenVINO on the CPU, as a plugin of the stock onnxruntime.
+
+Options (``load_config``): https://onnxruntime.ai/docs/execution-providers/OpenVINO-ExecutionProvider.html
+What they mean: https://docs.openvino.ai/2025/openvino-workflow/running-inference/inference-devices-and-modes/cpu-device.html
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from model_store.openvino_plugin import PluginUnavailable, cpu_device
+from service.config import ProviderSettings
+from service.providers.base import (
+    Arithmetic,
+    ExecutionProvider,
+    ProviderUnavailable,
+    Share,
+    private_folder,
+    session_options,
+)
+
+
+def _device() -> Any:
+    try:
+        return cpu_device()
+    except PluginUnavailable as error:
+        raise ProviderUnavailable(str(error)) from error
+
+
+def _check() -> None:
+    _device()
+
+
+def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
+    device = _device()
+    if precision == "bf16" and "BF16" not in device.ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split():
+        raise ProviderUnavailable("this CPU has no bf16 instructions")
+    slots = share.slots("openvino")
+    config = {
+        # Where it is not told, it rounds to bf16 on CPUs that can, the float parts of an int8 file included.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "NUM_STREAMS": str(slots),
+        "INFERENCE_NUM_THREADS": str(slots * share.threads("openvino")),
+    }
+    if options.cache_dir is not None:
+        config["CACHE_DIR"] = str(private_folder(options.cache_dir / "openvino"))
+    session = session_options(1)
+    # Where OpenVINO took only parts of the graph, the rest would run elsewhere without a word.
+    session.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    session.add_provider_for_devices([device], {"load_config": json.dumps({"CPU": config})})
+    return ort.InferenceSession(path, session)
+
+
+OPENVINO = ExecutionProvider("openvino", _check, _open)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.config import ConfigError
+from service.providers.base import GPU_SLOTS, Share, private_folder
+
+
+@pytest.mark.parametrize(
+    ("provider", "cpus", "wanted", "slots", "threads"),
+    [
+        ("cpu", 8, None, 8, 1),
+        ("openvino", 4, None, 4, 1),
+        ("cpu", 8, 1, 1, 8),
+        ("openvino", 8, 1, 1, 8),
+        ("openvino", 8, 3, 3, 2),
+        ("cpu", 2, 4, 4, 1),
+        ("cuda", 64, None, GPU_SLOTS, 32),
+        ("tensorrt", 64, None, GPU_SLOTS, 32),
+        ("cuda", 64, 5, 5, 12),
+    ],
+)
+def test_slots_and_their_threads_use_the_share(
+    provider: Any, cpus: int, wanted: int | None, slots: int, threads: int
+) -> None:
+    share = Share(cpus, wanted)
+    assert (share.slots(provider), share.threads(provider)) == (slots, threads)
+
+
+def test_a_cache_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    made = private_folder(tmp_path / "a" / "b")
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert private_folder(made) == made
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o702, 0o720])
+def test_a_cache_folder_that_others_may_write_to(tmp_path: Path, mode: int) -> None:
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(mode)
+    with pytest.raises(ConfigError, match=r"RESNET_CACHE_DIR: .*writable by no other"):
+        private_folder(folder)
+
+
+def test_a_cache_folder_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = private_folder(tmp_path / "cache")
+    owner = folder.stat().st_uid
+    if owner == 0:
+        monkeypatch.setattr("os.getuid", lambda: 1000)  # what root made may be trusted
+        assert private_folder(folder) == folder
+        return
+    monkeypatch.setattr("os.getuid", lambda: owner + 1)
+    with pytest.raises(ConfigError, match="must be owned"):
+        private_folder(folder)
+
+
+def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="Not a directory"):
+        private_folder(tmp_path / "file" / "cache")

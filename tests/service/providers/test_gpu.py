@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from model_store.store import StoredModel
+from service.config import ProviderSettings
+from service.providers import ProviderUnavailable, Share, open_session
+from service.providers.gpu import GpuSession, check_gpu
+from tests.service.conftest import TinyModel
+from tests.service.providers.conftest import MODEL, Binding, FakeRuntime, check_answers, driver, some_images
+
+GRAPHS = ProviderSettings(cuda_graphs=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "provider", "reason"),
+    [
+        (None, "CUDAExecutionProvider", "Driver Not Loaded"),
+        (0, "CUDAExecutionProvider", "no NVIDIA GPU"),
+        (1, "OtherExecutionProvider", "no OtherExecutionProvider; install the gpu extra"),
+    ],
+)
+def test_what_a_gpu_provider_needs(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, gpus: int | None, provider: str, reason: str
+) -> None:
+    driver(monkeypatch, gpus)
+    with pytest.raises(ProviderUnavailable, match=reason):
+        check_gpu(provider)
+
+
+def test_a_gpu_that_is_there(fake: FakeRuntime) -> None:
+    check_gpu("CUDAExecutionProvider")
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_memory_is_allocated_once_a_size_and_slot(fake: FakeRuntime, graphs: bool) -> None:
+    session = open_session(MODEL, "cuda", Share(4), ProviderSettings(cuda_graphs=graphs, gpu_device=3)).session
+    check_answers(session, fake.model, [1, 1, 2, 2] * 5)
+    bindings = {id(binding): binding for s in fake.sessions for binding, _ in s.runs}
+    assert len(bindings) == 4  # two sizes in two slots
+    for binding in bindings.values():
+        (image,), (logits,) = binding.inputs.values(), binding.outputs.values()
+        assert image.device == logits.device == ("cuda", 3)
+        assert (image.data.dtype, logits.data.dtype) == (np.uint8, np.float32)
+
+
+def test_outputs_come_in_the_order_asked_for(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(4), GRAPHS).session
+    images = some_images(3)
+    for names in (["embedding", "logits"], ["logits", "embedding"], ["embedding"]) * 3:
+        found = dict(zip(names, session.run(names, {"image": images}), strict=True))
+        np.testing.assert_allclose(found["embedding"], images.mean(axis=(1, 2)), rtol=1e-5)
+        if "logits" in names:
+            np.testing.assert_allclose(found["logits"], fake.model.logits(images), atol=1e-4)
+
+
+def test_answers_stay_when_the_next_batch_runs(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(1, 1)).session
+    first, second = some_images(2, 1), some_images(2, 2)
+    kept = session.run(["logits"], {"image": first})[0]
+    session.run(["logits"], {"image": second})
+    np.testing.assert_allclose(kept, fake.model.logits(first), atol=1e-4)
+
+
+# CUDA graphs
+
+
+def test_a_graph_for_each_batch_size(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(4, 1), GRAPHS).session
+    check_answers(session, fake.model, [1, 2, 3, 1, 2, 3])
+    (inner,) = fake.sessions
+    ids = [options.entries["gpu_graph_id"] for _, options in inner.runs if options is not None]
+    assert ids == ["1", "2", "3", "1", "2", "3"]
+    assert fake.captures == 3
+
+
+def test_with_graphs_a_slot_has_a_session_and_a_thread_of_its_own(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(4), GRAPHS).session
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(check_answers, session, fake.model, [1, 2]) for _ in range(10)]:
+            done.result()
+    assert [len(inner.threads) for inner in fake.sessions] == [1, 1]
+
+
+def test_warming_up_reaches_every_slot(fake: FakeRuntime) -> None:
+    """As many runs of a size as there are slots capture it in all of them, one after the other too."""
+    session = open_session(MODEL, "cuda", Share(4, 3), GRAPHS).session
+    for size in (1, 2):
+        check_answers(session, fake.model, [size] * 3)
+    assert fake.captures == 6
+    check_answers(session, fake.model, [1, 2] * 9)
+    assert fake.captures == 6
+
+
+def test_nothing_else_runs_while_a_graph_is_captured(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(4, 3), GRAPHS).session
+    check_answers(session, fake.model, [1] * 3)
+    begun, over = threading.Event(), threading.Event()
+
+    def at_capture() -> None:
+        begun.set()
+        assert over.wait(60)
+
+    fake.at_capture = at_capture
+    with ThreadPoolExecutor(3) as pool:
+        capture = pool.submit(check_answers, session, fake.model, [2])
+        assert begun.wait(60)
+        others = [pool.submit(check_answers, session, fake.model, [1]) for _ in range(2)]
+        assert not any(other.done() for other in others)
+        over.set()
+        for done in (capture, *others):
+            done.result(60)
+
+
+def test_any_mix_of_sizes_from_many_threads(fake: FakeRuntime) -> None:
+    """The fake GPU raises where a capture meets any other call, or a graph the wrong buffers or thread."""
+    session = open_session(MODEL, "cuda", Share(4, 4), GRAPHS).session
+    random = np.random.default_rng(0)
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(check_answers, session, fake.model, random.integers(1, 9, 20)) for _ in range(8)]:
+            done.result()
+    assert fake.captures <= 4 * 8
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_a_failed_run_gives_its_slot_back(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, graphs: bool) -> None:
+    session = open_session(MODEL, "cuda", Share(1, 1), ProviderSettings(cuda_graphs=graphs)).session
+    (inner,) = fake.sessions
+
+    def broken(binding: Any, options: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(inner, "run_with_iobinding", broken)
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="out of memory"):
+                session.run(["logits"], {"image": some_images(2)})
+    check_answers(session, fake.model, [2, 1])
+
+
+def test_a_graph_whose_first_run_failed_is_captured_anew(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its number belongs to buffers that are gone."""
+    session = open_session(MODEL, "cuda", Share(1, 1), GRAPHS).session
+
+    def broken(_: Any) -> Any:
+        raise RuntimeError("cannot copy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Binding, "copy_outputs_to_cpu", broken)
+        with pytest.raises(RuntimeError, match="cannot copy"):
+            session.run(["logits"], {"image": some_images(2)})
+    check_answers(session, fake.model, [2, 2])
+    assert fake.captures == 2
+
+
+# Real I/O binding, on the CPU's memory
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_real_io_binding(tiny_stored: StoredModel, tiny: TinyModel, graphs: bool) -> None:
+    sessions = [
+        onnxruntime.InferenceSession(tiny_stored.folder / "fp32.onnx", providers=["CPUExecutionProvider"])
+        for _ in range(2)
+    ]
+    session = GpuSession(sessions, ("cpu", 0), graphs)
+    assert [(i.name, i.type) for i in session.get_inputs()] == [("image", "tensor(uint8)")]
+    assert [o.name for o in session.get_outputs()] == ["logits"]
+    images = some_images(4)
+    views = images[:, ::-1]
+    (logits,) = session.run(["logits"], {"image": views})
+    np.testing.assert_allclose(logits, tiny.logits(views), atol=1e-4)
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(check_answers, session, tiny, (1, 8, 2, 1)) for _ in range(8)]:
+            done.result()

@@ -1,0 +1,162 @@
+"""Which provider is taken, and what is told of the others: ``service/providers/__init__.py``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from model_store.store import StoredModel
+from service.config import ConfigError, Provider, ProviderSettings
+from service.providers import (
+    AUTO_ORDER,
+    PROVIDERS,
+    Arithmetic,
+    ProviderUnavailable,
+    Share,
+    candidates,
+    cuda,
+    open_session,
+    tensorrt,
+)
+from tests.service.providers.conftest import MODEL, FakeRuntime, driver, plugin
+
+
+def test_every_provider_of_the_settings_is_there() -> None:
+    assert set(PROVIDERS) == set(get_args(Provider))
+    assert all(PROVIDERS[name].name == name for name in PROVIDERS)
+
+
+def test_auto_takes_the_first_that_works(fake: FakeRuntime) -> None:
+    assert AUTO_ORDER == ("cuda", "openvino", "cpu")
+    opened = open_session(MODEL, "auto", Share(2))
+    assert (opened.provider, opened.slots, opened.passed_over) == ("cuda", 2, ())
+
+
+def test_tensorrt_is_only_had_by_name(fake: FakeRuntime) -> None:
+    assert candidates("auto") == (["cuda", "openvino", "cpu"], [])
+    assert candidates("tensorrt") == (["tensorrt"], [])
+
+
+def test_auto_falls_back_and_says_why(fake: FakeRuntime, caplog: pytest.LogCaptureFixture) -> None:
+    fake.broken = frozenset({cuda.NAME, "OpenVINO"})
+    opened = open_session(MODEL, "auto", Share(1))
+    assert opened.provider == "cpu"
+    assert opened.passed_over == (f"cuda: {cuda.NAME} is broken", "openvino: OpenVINO is broken")
+    assert "model.onnx" in caplog.text
+
+
+def test_auto_passes_over_what_is_not_there(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(monkeypatch, None)
+    plugin(monkeypatch, None)
+    opened = open_session(MODEL, "auto", Share(3))
+    assert (opened.provider, opened.slots) == ("cpu", 3)
+    assert [reason.partition(":")[0] for reason in opened.passed_over] == ["cuda", "openvino"]
+    assert "Driver Not Loaded" in opened.passed_over[0]
+    assert "not installed" in opened.passed_over[1]
+
+
+def test_a_model_that_nobody_takes(fake: FakeRuntime) -> None:
+    fake.broken = frozenset({tensorrt.NAME, cuda.NAME, "OpenVINO", "CPUExecutionProvider"})
+    for requested in ("auto", *get_args(Provider)):
+        with pytest.raises(ProviderUnavailable, match="is broken"):
+            open_session(MODEL, requested, Share(1))
+
+
+@pytest.mark.parametrize("requested", get_args(Provider))
+def test_the_one_asked_for_is_the_only_one_tried(fake: FakeRuntime, requested: Provider) -> None:
+    fake.broken = frozenset({tensorrt.NAME, cuda.NAME, "OpenVINO", "CPUExecutionProvider"})
+    with pytest.raises(ProviderUnavailable, match=f"^{requested}: "):
+        open_session(MODEL, requested, Share(1))
+    assert fake.sessions == []
+    assert bool(fake.registered) == (requested == "openvino")
+
+
+def test_a_named_one_that_cannot_be_had_stops_before_any_model(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver(monkeypatch, 0)
+    for name in ("cuda", "tensorrt"):
+        with pytest.raises(ProviderUnavailable, match="no NVIDIA GPU"):
+            candidates(name)  # type: ignore[arg-type]
+
+
+def test_each_provider_gets_its_own_file_and_arithmetic(fake: FakeRuntime) -> None:
+    fake.broken = frozenset({cuda.NAME})
+    asked: list[Provider] = []
+
+    def file(provider: Provider) -> tuple[Path, Arithmetic]:
+        asked.append(provider)
+        return Path(f"{provider}.onnx"), "bf16" if provider == "openvino" else "fp32"
+
+    opened = open_session(file, "auto", Share(2))
+    assert asked == ["cuda", "openvino"]
+    assert opened.session.path == Path("openvino.onnx")  # type: ignore[attr-defined]
+    assert "bf16" in opened.session.options.provider_options["load_config"]  # type: ignore[attr-defined]
+
+
+def test_bf16_is_never_quietly_something_else(fake: FakeRuntime) -> None:
+    for provider in ("cpu", "cuda", "tensorrt"):
+        with pytest.raises(ProviderUnavailable, match="bf16"):
+            open_session(lambda _: (MODEL, "bf16"), provider, Share(1))  # type: ignore[arg-type]
+    assert open_session(lambda _: (MODEL, "bf16"), "openvino", Share(1)).provider == "openvino"
+
+
+def test_a_wrong_option_is_no_reason_to_take_another_provider(fake: FakeRuntime, tmp_path: Path) -> None:
+    fake.broken = frozenset({cuda.NAME})
+    (tmp_path / "openvino").write_text("a file where the folder should be")
+    with pytest.raises(ConfigError, match="RESNET_CACHE_DIR"):
+        open_session(MODEL, "auto", Share(1), ProviderSettings(cache_dir=tmp_path))
+
+
+@pytest.mark.parametrize("requested", get_args(Provider))
+def test_no_session_spins(fake: FakeRuntime, requested: Provider) -> None:
+    open_session(MODEL, requested, Share(4, max_batch=4))
+    assert fake.sessions
+    for session in fake.sessions:
+        assert session.options.intra_op_num_threads == 1
+        assert session.options.entries["session.intra_op.allow_spinning"] == "0"
+
+
+# The real ones
+
+
+def test_auto_finds_something_here(tiny_stored: StoredModel) -> None:
+    opened = open_session(tiny_stored.folder / "fp32.onnx", "auto", Share(1))
+    assert opened.provider in AUTO_ORDER
+    assert len(opened.passed_over) == AUTO_ORDER.index(opened.provider)
+
+
+def why_not(requested: Provider) -> str | None:
+    try:
+        candidates(requested)
+    except ProviderUnavailable as reason:
+        return str(reason)
+    return None
+
+
+@pytest.mark.parametrize("requested", ["cuda", "tensorrt"])
+def test_a_gpu_provider_here_is_had_or_refused_with_a_reason(tiny_stored: StoredModel, requested: Provider) -> None:
+    """On a machine without a GPU, the real fall-back; on one with, the real thing."""
+    if reason := why_not(requested):
+        with pytest.raises(ProviderUnavailable, match=re.escape(reason)):
+            open_session(tiny_stored.folder / "fp32.onnx", requested, Share(1))
+    else:
+        assert open_session(tiny_stored.folder / "fp32.onnx", requested, Share(1)).provider == requested
+
+
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "junk.onnx"
+    path.write_bytes(b"junk")
+    with pytest.raises(ProviderUnavailable, match="cpu: "):
+        open_session(path, "cpu", Share(1))
+
+
+def test_the_service_needs_no_gpu_package(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert candidates("auto")[0] == ["openvino", "cpu"]
+    with pytest.raises(ProviderUnavailable, match="nvidia-ml-py"):
+        candidates("cuda")
