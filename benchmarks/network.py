@@ -25,7 +25,8 @@ class Network:
         self.threads = available_cpus()
         self.decoder = Decoder(settings.decode)
         inference = settings.inference
-        self.session = Session(self.stored, inference.provider, Share(self.threads), inference.precision)
+        share = Share(self.threads)
+        self.session = Session(self.stored, inference.provider, share, inference.precision, settings.providers)
 
     def infer(self, bodies: Sequence[bytes]) -> Floats:
         """Logits of a batch of encoded images."""
