@@ -49,10 +49,11 @@ class _Turns:
 
         def work(_: int) -> int:
             done = 0
+            pixels = self._network.batch(batch)
             while time.perf_counter() < end:
                 with self._lock:
                     bodies = [next(self._turn) for _ in range(batch)]
-                self._network.infer(bodies)
+                self._network.infer(bodies, pixels)
                 done += batch
             return done
 

@@ -12,7 +12,7 @@ from service.decode import Decoder
 from service.postprocess import Floats
 from service.providers import Share
 from service.runtime import chosen_models
-from service.session import Session
+from service.session import Images, Session
 
 
 class Network:
@@ -25,12 +25,19 @@ class Network:
         self.threads = available_cpus()
         self.decoder = Decoder(settings.decode)
         inference = settings.inference
-        share = Share(self.threads)
+        share = Share(self.threads, None, inference.max_batch)
         self.session = Session(self.stored, inference.provider, share, inference.precision, settings.providers)
 
-    def infer(self, bodies: Sequence[bytes]) -> Floats:
-        """Logits of a batch of encoded images."""
-        batch = np.empty((len(bodies), self.spec.height, self.spec.width, 3), np.uint8)
+    def batch(self, size: int) -> Images:
+        """Room for ``size`` images as the network takes them."""
+        return np.empty((size, self.spec.height, self.spec.width, 3), np.uint8)
+
+    def pixels(self, body: bytes, out: Images | None = None) -> Images:
+        """An encoded image as the network takes it, in ``out`` where it is given."""
+        return self.decoder.tensor(body, self.spec, out)
+
+    def infer(self, bodies: Sequence[bytes], batch: Images) -> Floats:
+        """Logits of encoded images, decoded into ``batch``, which has room for just as many."""
         for body, row in zip(bodies, batch, strict=True):
-            self.decoder.tensor(body, self.spec, row)
+            self.pixels(body, row)
         return self.session.logits(batch)

@@ -21,8 +21,8 @@ from PIL import Image, ImageFile
 
 from model_store.manifest import Preprocessing
 from model_store.transforms import load_view, to_rgb, view_tensor
-from service.config import DecodeSettings, ImageFormat
 from service.errors import BadImage, ImageTooLarge, NotAnImage
+from service.settings import DecodeSettings, ImageFormat
 
 # Pillow only warns below twice its limit; here its limit is a limit.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)

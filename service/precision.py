@@ -14,7 +14,8 @@ from typing import Final, Literal
 from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision, Variant
 from model_store.store import StoredModel
-from service.config import ConfigError, Provider, variable
+from service.config import ConfigError, variable
+from service.settings import Provider
 
 Wanted = Literal["auto"] | Precision
 

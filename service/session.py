@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
-from service.config import Provider, ProviderSettings
 from service.postprocess import Floats
 from service.precision import choose_variant, passed_over
 from service.providers import Share, open_session
+from service.settings import Provider, ProviderSettings
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
-from service.config import ConfigError, Provider, ProviderSettings
+from service.config import ConfigError
 from service.providers.base import Arithmetic as Arithmetic
 from service.providers.base import ExecutionProvider, ProviderSession
 from service.providers.base import ProviderUnavailable as ProviderUnavailable
@@ -21,6 +21,7 @@ from service.providers.cpu import CPU
 from service.providers.cuda import CUDA
 from service.providers.openvino import OPENVINO
 from service.providers.tensorrt import TENSORRT
+from service.settings import Provider, ProviderSettings
 
 logger = logging.getLogger(__name__)
 

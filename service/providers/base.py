@@ -11,7 +11,8 @@ from typing import Any, Final, Literal, Protocol
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.config import ConfigError, Provider, ProviderSettings
+from service.config import ConfigError
+from service.settings import Provider, ProviderSettings
 
 Arithmetic = Literal["fp32", "fp16", "int8", "bf16"]
 """What a file computes in. ``bf16`` is an fp32 file that the provider is asked to round."""

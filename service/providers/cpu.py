@@ -12,8 +12,8 @@ from typing import Any
 
 import onnxruntime as ort
 
-from service.config import ProviderSettings
 from service.providers.base import Arithmetic, ExecutionProvider, Share, refuse_bf16, session_options
+from service.settings import ProviderSettings
 
 
 def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:

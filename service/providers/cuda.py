@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
-from service.config import ProviderSettings
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
@@ -21,6 +20,7 @@ from service.providers.base import (
     session_options,
 )
 from service.providers.gpu import GpuSession, check_gpu
+from service.settings import ProviderSettings
 
 NAME: Final = "CUDAExecutionProvider"
 

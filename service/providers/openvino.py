@@ -13,7 +13,6 @@ from typing import Any
 import onnxruntime as ort
 
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
-from service.config import ProviderSettings
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
@@ -22,6 +21,7 @@ from service.providers.base import (
     private_folder,
     session_options,
 )
+from service.settings import ProviderSettings
 
 
 def _device() -> Any:

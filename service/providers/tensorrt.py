@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
-from service.config import ProviderSettings
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
@@ -26,6 +25,7 @@ from service.providers.base import (
 from service.providers.cuda import NAME as CUDA_NAME
 from service.providers.cuda import cuda_options
 from service.providers.gpu import GpuSession, check_gpu
+from service.settings import ProviderSettings
 
 NAME: Final = "TensorrtExecutionProvider"
 

@@ -22,9 +22,9 @@ from PIL import Image, ImageOps, PngImagePlugin
 from model_store.manifest import JpegScaling, Preprocessing
 from model_store.reports import Gate
 from model_store.transforms import to_rgb, to_tensor
-from service.config import DecodeSettings, ImageFormat
 from service.decode import Decoder, decoding_errors, sniff
 from service.errors import BadImage, ImageError, ImageTooLarge, NotAnImage
+from service.settings import DecodeSettings, ImageFormat
 from tests.service.conftest import a_picture, encode
 
 ALL_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
@@ -615,7 +615,7 @@ from typing import get_args
 from model_store.manifest import JpegScaling, Preprocessing
 from model_store.reports import Gate
 from model_store.transforms import to_rgb, to_tensor
-from service.config import DecodeSettings, ImageFormat
+from service.settings import DecodeSettings, ImageFormat
 from service.decode import Decoder
 from service.errors import ImageError
 decoder = Decoder(DecodeSettings(image_formats=get_args(ImageFormat)))

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from model_store.store import StoredModel
-from service.config import DecodeSettings
 from service.decode import Decoder
 from service.errors import BadImage, DeadlineExceeded, InferenceFailed, NotAnImage, ShuttingDown
 from service.forming import Forming
@@ -18,6 +17,7 @@ from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.providers import Share
 from service.session import Session
+from service.settings import DecodeSettings
 from service.slots import Slots
 from tests.service.conftest import Hold, TinyModel, a_png, expected, turns
 

@@ -11,8 +11,9 @@ from model_store.cpu_features import CpuFeatures
 from model_store.manifest import Gate, Precision
 from model_store.reports import GateProvider
 from model_store.store import StoredModel, StoreError
-from service.config import ConfigError, Provider
+from service.config import ConfigError
 from service.precision import check_precision, choose_variant, passed_over
+from service.settings import Provider
 from tests.service.conftest import TinyModel, a_gate, publish_tiny
 
 ALL = CpuFeatures(int8_dot=True, bf16=True)

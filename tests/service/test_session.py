@@ -13,11 +13,12 @@ from model_store.manifest import Precision
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError
 from service import precision as precision_module
 from service import providers
-from service.config import ConfigError, Provider, ProviderSettings
+from service.config import ConfigError
 from service.providers import Share
 from service.providers.base import ExecutionProvider
 from service.providers.cpu import CPU
 from service.session import Session
+from service.settings import Provider, ProviderSettings
 from tests.service.conftest import CLASSES, TinyModel, a_gate, publish_tiny
 
 

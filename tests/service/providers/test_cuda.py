@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.config import ProviderSettings
 from service.providers import ProviderUnavailable, Share, cuda, open_session
+from service.settings import ProviderSettings
 from tests.service.providers.conftest import MODEL, FakeRuntime, check_answers, provider_options
 
 

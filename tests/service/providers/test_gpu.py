@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 
 from model_store.store import StoredModel
-from service.config import ProviderSettings
 from service.providers import ProviderUnavailable, Share, open_session
 from service.providers.gpu import GpuSession, check_gpu
+from service.settings import ProviderSettings
 from tests.service.conftest import TinyModel
 from tests.service.providers.conftest import MODEL, Binding, FakeRuntime, check_answers, driver, some_images
 

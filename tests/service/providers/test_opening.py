@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from model_store.store import StoredModel
-from service.config import ConfigError, Provider, ProviderSettings
+from service.config import ConfigError
 from service.providers import (
     AUTO_ORDER,
     PROVIDERS,
@@ -22,6 +22,7 @@ from service.providers import (
     open_session,
     tensorrt,
 )
+from service.settings import Provider, ProviderSettings
 from tests.service.providers.conftest import MODEL, FakeRuntime, driver, plugin
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from model_store.store import StoredModel
-from service.config import ProviderSettings
 from service.providers import Arithmetic, ProviderUnavailable, Share, candidates, open_session
+from service.settings import ProviderSettings
 from tests.service.conftest import TinyModel
 from tests.service.providers.conftest import MODEL, FakeRuntime, check_answers, driver, plugin
 

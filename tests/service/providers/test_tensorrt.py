@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from service.config import ProviderSettings
 from service.providers import Arithmetic, ProviderUnavailable, Share, cuda, open_session, tensorrt
+from service.settings import ProviderSettings
 from tests.service.providers.conftest import MODEL, FakeRuntime, check_answers, provider_options
 
 

@@ -1,0 +1,202 @@
+"""The settings, by the part of the service that takes them: types, bounds, defaults and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+
+from model_store.manifest import Precision, parse_reference
+from model_store.store import EMBEDDED_MODELS
+
+Provider = Literal["tensorrt", "cuda", "openvino", "cpu"]
+ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
+
+
+def _split(value: object) -> object:
+    """``"a, b"`` from the environment as ``("a", "b")``."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _model_references(value: object) -> object:
+    """``"*"`` as the empty tuple, ``"name,name@2"`` as pairs of name and version."""
+    if not isinstance(value, str):
+        return value
+    if value.strip() == "*":
+        return ()
+    parts = [part.strip() for part in value.split(",") if part.strip()]
+    if not parts:
+        raise ValueError("names no model; '*' takes all")
+    references = tuple(parse_reference(part) for part in parts)
+    if len(set(references)) < len(references):
+        raise ValueError("names a model twice")
+    return references
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+def _some_path(value: object) -> object:
+    """Refuses "", which would be the current folder."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("names no folder")
+    return value
+
+
+def _absolute(path: Path) -> Path:
+    """Workers may run in another folder than the command that started them."""
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+Folder = Annotated[Path, BeforeValidator(_some_path)]
+
+
+class StoreSettings(Group):
+    """Which models are served."""
+
+    model_store: Folder = Field(EMBEDDED_MODELS, description="Folder of models, laid out as NAME/VERSION.")
+    models: Annotated[tuple[tuple[str, str | None], ...], BeforeValidator(_model_references)] = Field(
+        (),
+        description="Models to serve: `name` (its promoted version, else its newest) or `name@version`, separated by "
+        "commas; `*` for all. "
+        "The first is the one that answers where a request names none.",
+    )
+
+
+class InferenceSettings(Group):
+    """How models run."""
+
+    provider: Literal["auto"] | Provider = Field(
+        "auto",
+        description="Execution provider: `auto`, `tensorrt`, `cuda`, `openvino` or `cpu`. `auto` takes CUDA if it is "
+        "there and works, else OpenVINO, else CPU; one asked for by name that cannot be had stops the start.",
+    )
+    precision: Literal["auto"] | Precision = Field(
+        "auto",
+        description="The variant that runs. `auto`: the fastest of int8, bf16 (OpenVINO alone) and fp16 (GPUs) that "
+        "the model has, that passed its gate on this kind of provider and that the CPU has instructions for, else "
+        "fp32. `fp32`, `bf16`, `fp16` or `int8` by name: that one, gated or not, or the start stops.",
+    )
+    slots: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto",
+        description="Batches computed at the same time in a worker. `auto`: its share of the cores; 2 on a GPU.",
+    )
+    spread_lone_image: bool = Field(
+        True,
+        description="On CPUs, an image that comes while nothing else is computed gets all cores, which shortens its "
+        "time; the model is then held in memory twice.",
+    )
+    max_batch: int = Field(8, ge=1, le=256, description="Most images in one batch; every size is run before ready.")
+    max_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Seconds an image may wait for others while a slot is free. 0 suits CPUs; accelerators may gain.",
+    )
+    preferred_batches: Annotated[tuple[Annotated[int, Field(ge=1, le=256)], ...], BeforeValidator(_split)] = Field(
+        (),
+        description="Batch sizes that run best, separated by commas: larger queues are cut to one of them, and a batch "
+        "of the largest leaves without delay. None by default: any size up to `RESNET_MAX_BATCH`.",
+    )
+
+    @field_validator("preferred_batches")
+    @classmethod
+    def _within_max_batch(cls, sizes: tuple[int, ...], others: ValidationInfo) -> tuple[int, ...]:
+        most = others.data.get("max_batch")  # absent where it is wrong itself
+        if most is not None and max(sizes, default=0) > most:
+            raise ValueError(f"{max(sizes)} is larger than RESNET_MAX_BATCH, {most}")
+        return tuple(sorted(set(sizes)))
+
+
+class ProviderSettings(Group):
+    """Execution providers; docs/providers.md says when to change these."""
+
+    cache_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="Folder for compiled models of OpenVINO and engines of TensorRT, kept between starts; none by "
+        "default. What lies there is run, so none but the service's user may write to it.",
+    )
+    gpu_device: int = Field(0, ge=0, le=63, description="The GPU to run on, as CUDA counts them.")
+    gpu_memory_bytes: Annotated[int, Field(ge=64 * 2**20)] | None = Field(
+        None, description="Most memory that one session's arena takes on the GPU; all of it by default."
+    )
+    gpu_arena: Literal["next_power_of_two", "same_as_requested"] = Field(
+        "next_power_of_two",
+        description="How that arena grows: `next_power_of_two` asks seldom, `same_as_requested` wastes nothing.",
+    )
+    cudnn_search: Literal["exhaustive", "heuristic", "default"] = Field(
+        "heuristic",
+        description="How CUDA chooses each convolution's algorithm: `exhaustive` tries all, once a batch size.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="With CUDA, capture each batch size as a CUDA graph. Every slot then holds the weights once more.",
+    )
+    tensorrt_workspace_bytes: int = Field(
+        2**30, ge=2**20, le=2**40, description="Most scratch memory that TensorRT may plan with."
+    )
+
+
+class LimitSettings(Group):
+    """What a request may cost."""
+
+    max_queue: int = Field(
+        256,
+        ge=1,
+        le=1_000_000,
+        description="Images a worker holds at most, from acceptance to answer; beyond it requests get 429.",
+    )
+    deadline_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="Seconds from a request's first byte to its answer; beyond it 504.",
+    )
+    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_images: int = Field(64, ge=1, le=4096, description="Most images in one multipart request.")
+
+    @property
+    def images_per_request(self) -> int:
+        """More than the queue holds could never be let in."""
+        return min(self.max_images, self.max_queue)
+
+
+class DecodeSettings(Group):
+    """Which images are taken, and how many are decoded at once."""
+
+    image_formats: Annotated[tuple[ImageFormat, ...], BeforeValidator(_split)] = Field(
+        ("jpeg", "png", "webp"),
+        min_length=1,
+        description="Formats taken, of jpeg, png, webp, bmp, gif (first frame) and tiff (first page).",
+    )
+    max_pixels: int = Field(50_000_000, ge=1024, description="Largest image, width times height.")
+    decode_threads: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
+        "auto",
+        description="Threads that decode ahead of the slots. 0: each slot decodes what it infers. `auto`: 0 on CPUs, a "
+        "worker's cores with an accelerator.",
+    )
+
+
+class ServerSettings(Group):
+    """The processes around it all."""
+
+    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto", description="Processes that serve, which share the cores. `auto`: one for every 8 cores."
+    )
+    run_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="Folder that the workers share for metrics. By default a temporary one, made at start and "
+        "removed at the end.",
+    )
