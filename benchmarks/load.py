@@ -23,6 +23,7 @@ from typing import Any, Self
 
 import uvloop
 
+from benchmarks import wrk
 from benchmarks.connection import request_bytes
 from benchmarks.traffic import Closed, Load, Open, percentile_ms
 
@@ -128,6 +129,13 @@ def _spread(ordered_s: Sequence[float]) -> str:
     return ", ".join(f"{name} {percentile_ms(ordered_s, share):.2f} ms" for name, share in shares)
 
 
+def _by_wrk(options: argparse.Namespace, bodies: list[bytes]) -> str:
+    if not wrk.installed():
+        return "wrk: not run, it is not installed"
+    run = wrk.closed_loop(options.url, bodies, options.clients, max(1, round(options.seconds)))
+    return f"wrk: {run.per_second:.1f} answers/s, p50 {run.p50_ms:.2f} ms, p99 {run.p99_ms:.2f} ms, {run.failed} failed"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.images import load_images
 
@@ -141,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="length of the window that counts")
     parser.add_argument("--warmup", type=float, default=1.0, help="seconds before it")
     parser.add_argument("--connections", type=int, default=512, help="open loop: at most so many")
+    parser.add_argument("--wrk", action="store_true", help="closed loop: let wrk do the same afterwards")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result, every latency included")
     options = parser.parse_args(arguments)
     bodies = load_images(options.images).bodies
@@ -152,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             options.url, requests, options.rate, options.seconds, options.warmup, limit=options.connections
         )
     print(report(load))
+    if options.wrk:
+        print(_by_wrk(options, bodies))
     if options.json is not None:
         options.json.write_text(json.dumps(dataclasses.asdict(load)))
 

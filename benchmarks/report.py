@@ -28,10 +28,12 @@ def median(values: Sequence[float]) -> float:
 
 
 def figure(value: float) -> str:
-    """A number with three figures that matter."""
+    """A number with the figures that matter."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.{2 if abs(value) < 10 else 1}f}"
+    if abs(value) >= 100 or value == 0:
+        return f"{value:.0f}"
+    return f"{value:.{1 if abs(value) >= 10 else 2 if abs(value) >= 0.1 else 4}f}"
 
 
 def spread(values: Sequence[float]) -> str:

@@ -76,10 +76,8 @@ class Setup:
 def expected_labels(setup: Setup) -> list[str]:
     """What the service's own fp32 model says of the first photos, without HTTP."""
     network = Network(Settings.from_env({**setup.settings, **OURS["fp32-cpu"]}))
-    return [
-        network.labels[int(network.infer([body], network.batch(1))[0].argmax())]
-        for body in setup.images.bodies[:CHECKED]
-    ]
+    room = network.batch(1)
+    return [network.labels[int(network.infer([body], room)[0].argmax())] for body in setup.images.bodies[:CHECKED]]
 
 
 @contextmanager

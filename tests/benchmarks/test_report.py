@@ -12,7 +12,16 @@ from benchmarks.report import Report, Target, common_options, figure, median, ra
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(1234.5, "1234"), (99.94, "99.9"), (12.34, "12.3"), (0.456, "0.46"), (math.nan, "-")]
+    ("value", "text"),
+    [
+        (1234.5, "1234"),
+        (99.94, "99.9"),
+        (12.34, "12.3"),
+        (0.456, "0.46"),
+        (0.00123, "0.0012"),
+        (0, "0"),
+        (math.nan, "-"),
+    ],
 )
 def test_figures(value: float, text: str) -> None:
     assert figure(value) == text

@@ -358,10 +358,7 @@ def test_turning_the_small_image_is_as_good_as_turning_the_whole(
     image = turned(smooth(width, height, seed), orientation)
     found = view_tensor(load_view(image, spec), spec)
     assert found.shape == (*crop, 3)
-    apart = np.abs(found.astype(int) - to_tensor(to_rgb(image), spec))
-    # Pillow rounds between its two passes, and the turn swaps them; kernels with negative lobes overshoot there.
-    assert apart.max() <= (1 if interpolation == "bilinear" else 24)
-    assert apart.mean() < 0.5
+    assert np.abs(found.astype(int) - to_tensor(to_rgb(image), spec)).max() <= 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import FastAPI, File
 from PIL import Image
 
@@ -26,4 +27,5 @@ def ready() -> bool:
 
 @app.post("/classify")
 def classify(file: Annotated[bytes, File()]) -> dict[str, Any]:
-    return best(network.logits([pixels(Image.open(io.BytesIO(file)))])[0])
+    tensor = pixels(Image.open(io.BytesIO(file)))
+    return best(network.session.logits(tensor[np.newaxis])[0])
