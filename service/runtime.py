@@ -18,6 +18,7 @@ from service.decode import Decoder
 from service.errors import NotReady, ShuttingDown, UnknownModel
 from service.forming import Forming
 from service.gate import Gate
+from service.memory import trim
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.precision import check_precision
@@ -96,6 +97,7 @@ class Runtime:
         share = Share(cpus, wanted_slots, settings.inference.max_batch)
         chosen = await asyncio.to_thread(chosen_models, settings)
         sessions = [await asyncio.to_thread(self._open, stored, share) for stored in chosen]
+        trim()
         slots = Slots(max(session.slots for session in sessions))
         self._threads.callback(slots.close)
         on_cpu = all(session.on_cpu for session in sessions)
