@@ -65,7 +65,7 @@ class Metrics:
         )
         self._queue_images = Gauge(
             "resnet_queue_images",
-            "Images decoded and waiting for a slot.",
+            "Images waiting for a slot.",
             ["model", "version"],
             multiprocess_mode="livesum",
             registry=self._registry,
