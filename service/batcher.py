@@ -180,8 +180,9 @@ class Batcher(Generic[T, R]):
         task.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._settle, batch, done, began_s))
 
     def _settle(self, batch: list[_Item[T, R]], done: ThreadFuture[Sequence[R]], began_s: float) -> None:
-        """Give each waiting caller its result or the error; then the slot to the next batch."""
+        """The slot to the next batch, so that it does not idle; then each waiting caller its result or the error."""
         self._computing -= len(batch)
+        self._turn.give_back(time.perf_counter() - began_s, more=bool(self._queue))
         try:
             results = done.result()
             if len(results) != len(batch):
@@ -191,7 +192,6 @@ class Batcher(Generic[T, R]):
                     item.future.set_result(result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the callers must hear of it
             self._fail(batch, error)
-        self._turn.give_back(time.perf_counter() - began_s, more=bool(self._queue))
         self._changed()
 
     @staticmethod

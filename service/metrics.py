@@ -8,6 +8,7 @@ names, never what a client typed.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._answers = functools.cache(self._bound)  # as few as there are routes, models and statuses
         stage_seconds = Histogram(
             "resnet_stage_seconds",
             "Time in each stage: read (a request's body), decode, queue and post (an image), infer (a batch).",
@@ -63,7 +65,7 @@ class Metrics:
         )
         self._queue_images = Gauge(
             "resnet_queue_images",
-            "Images decoded and waiting for a slot.",
+            "Images waiting for a slot.",
             ["model", "version"],
             multiprocess_mode="livesum",
             registry=self._registry,
@@ -84,8 +86,14 @@ class Metrics:
         )
 
     def answered(self, route: str, model: str, status: int, seconds: float) -> None:
-        self._requests.labels(route, model, str(status)).inc()
-        self._request_seconds.labels(route, model, str(status)).observe(seconds)
+        requests, request_seconds = self._answers(route, model, status)
+        requests.inc()
+        request_seconds.observe(seconds)
+
+    def _bound(self, route: str, model: str, status: int) -> tuple[Counter, Histogram]:
+        """The metrics with these labels, bound once, as binding costs more than counting."""
+        labels = (route, model, str(status))
+        return self._requests.labels(*labels), self._request_seconds.labels(*labels)
 
     def stage(self, name: str, seconds: float) -> None:
         self._stages[name].observe(seconds)
@@ -120,7 +128,7 @@ class Metrics:
 
 
 class ModelMetrics:
-    """What one model's batcher reports; labels are bound once, as binding costs more than counting."""
+    """What one model's batcher reports."""
 
     def __init__(self, queue_images: Gauge, batch_images: Histogram, queue_seconds: Histogram) -> None:
         self._queue_images = queue_images

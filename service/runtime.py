@@ -19,6 +19,7 @@ from service.decode import Decoder
 from service.errors import NotReady, ShuttingDown, UnknownModel
 from service.forming import Forming
 from service.gate import Gate
+from service.memory import trim
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.precision import check_precision
@@ -112,6 +113,7 @@ class Runtime:
             await asyncio.to_thread(self._open_tuned, stored, share, plan)
             for stored, plan in zip(chosen, plans, strict=True)
         ]
+        trim()
         slots = Slots(max(session.slots for session, _ in opened))
         self._threads.callback(slots.close)
         on_cpu = all(session.on_cpu for session, _ in opened)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -91,21 +92,23 @@ def peer_server(peer: Peer, setup: Setup) -> Iterator[Server]:
         python = ensure(peer.environment, setup.envs)
     except EnvironmentFailed as error:
         raise NotRun(str(error)) from error
-    environment = {
-        **clean_environment(setup.settings),
-        **peer.settings,
-        "PYTHONPATH": str(ROOT),
-        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
-        "PEER_MODEL": str(setup.model_folder()),
-        "PEER_CHECKPOINT": str(setup.checkpoint or ""),
-    }
     port = free_port()
     command = [str(python), *(word.replace("{port}", str(port)) for word in peer.command)]
-    try:
-        with started(command, f"http://127.0.0.1:{port}", peer.ready, environment) as server:
-            yield server
-    except StartFailed as error:
-        raise NotRun(str(error)) from error
+    with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as scratch:
+        environment = {
+            **clean_environment(setup.settings),
+            **peer.settings,
+            "PYTHONPATH": str(ROOT),
+            "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+            "PEER_MODEL": str(setup.model_folder()),
+            "PEER_CHECKPOINT": str(setup.checkpoint or ""),
+            "PEER_SCRATCH": scratch,
+        }
+        try:
+            with started(command, f"http://127.0.0.1:{port}", peer.ready, environment) as server:
+                yield server
+        except StartFailed as error:
+            raise NotRun(str(error)) from error
 
 
 def agreement(url: str, peer: Peer, setup: Setup, expected: Sequence[str]) -> float:
@@ -214,7 +217,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--checkpoint", type=Path, help="the model's PyTorch weights, for LitServe and TorchServe")
     parser.add_argument("--ours", default=",".join(OURS), help="this service's ways to run (%(default)s)")
     parser.add_argument("--peers", default=",".join(PEERS), help="which peers (%(default)s)")
-    parser.add_argument("--warmup", type=float, default=3.0, help="seconds before each measurement (%(default)s)")
+    parser.add_argument("--warmup", type=float, default=5.0, help="seconds before each measurement (%(default)s)")
     parser.add_argument("--envs", type=Path, default=DEFAULT_FOLDER, help="where environments are made (%(default)s)")
     options = parser.parse_args(arguments)
     if options.smoke:

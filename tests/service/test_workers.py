@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service import workers as module
-from service.workers import Workers, make_run_dir
+from service.workers import Workers, make_run_dir, worker_count
 
 
 def as_process(monkeypatch: pytest.MonkeyPatch, pid: int) -> None:
@@ -85,3 +85,10 @@ def test_a_named_run_dir_is_never_removed_even_after_a_failure(
     assert statuses == [1] * failed
     module._leave(tmp_path, temporary=True)
     assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize(("cpus", "count"), [(1, 1), (8, 1), (9, 2), (64, 8)])
+def test_auto_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch, cpus: int, count: int) -> None:
+    monkeypatch.setattr(module, "available_cpus", lambda: cpus)
+    assert worker_count("auto") == count
+    assert worker_count(3) == 3

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 PROGRAMS = Path(sys.executable).parent
@@ -17,7 +16,7 @@ PROGRAMS = Path(sys.executable).parent
 
 def main(port: int) -> None:
     labels = (Path(os.environ["PEER_MODEL"]) / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    folder = Path(tempfile.mkdtemp(prefix="torchserve-"))
+    folder = Path(os.environ["PEER_SCRATCH"])
     (folder / "index_to_name.json").write_text(json.dumps({str(i): label for i, label in enumerate(labels)}))
     archive = [
         str(PROGRAMS / "torch-model-archiver"), "--model-name", "resnet50", "--version", "1.0",
