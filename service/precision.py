@@ -50,6 +50,12 @@ def choose_variant(stored: StoredModel, wanted: Wanted, provider: Provider, cpu:
     return variant
 
 
+def admitted(stored: StoredModel, provider: Provider, cpu: CpuFeatures | None = None) -> tuple[Precision, ...]:
+    """What may run on ``provider`` unasked, fp32 first: gated there, and with the instructions it needs here."""
+    fast = [variant.precision for variant, objection in _fast(stored, provider, cpu) if objection is None]
+    return ("fp32", *reversed(fast))
+
+
 def passed_over(stored: StoredModel, provider: Provider, cpu: CpuFeatures | None = None) -> tuple[str, ...]:
     """Why ``auto`` does not take the variants that would be faster on ``provider`` than the one it takes."""
     reasons = []

@@ -124,8 +124,12 @@ class Api:
 
     async def _list_models(self, call: Call) -> Answer:
         del call
-        default = self._runtime.models[0]
-        return json_answer({"models": [_describe(model, model is default) for model in self._runtime.models]})
+        models = self._runtime.models
+        described = [
+            _describe(model, model is models[0]) | {"profile": profile.date if profile else None}
+            for model, profile in zip(models, self._runtime.profiles, strict=True)
+        ]
+        return json_answer({"models": described})
 
     async def _classify(self, call: Call) -> Answer:
         pipeline, k = self._parse_classify(call)

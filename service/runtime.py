@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
 from model_store.store import ModelStore, StoredModel, StoreError
@@ -24,7 +25,10 @@ from service.pipeline import Pipeline
 from service.precision import check_precision
 from service.providers import ProviderUnavailable, Share, candidates
 from service.session import Session
+from service.settings import InferenceSettings
 from service.slots import Slots
+from service.tuning.applied import Tuned, tuned
+from service.tuning.profile import Profile
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -58,6 +62,11 @@ def check_start(settings: Settings) -> None:
     candidates(settings.inference.provider)
 
 
+def _forming(settings: Settings) -> Forming:
+    inference = settings.inference
+    return Forming(inference.max_batch, inference.max_delay_s, inference.preferred_batches)
+
+
 class Runtime:
     """One worker's state, from start to stop. Everything here belongs to its event loop."""
 
@@ -66,6 +75,7 @@ class Runtime:
         self.metrics = metrics
         self.gate = Gate(settings.limits.max_queue)
         self._workers = workers
+        self.profiles: list[Profile | None] = []  # of the models, in their order
         self._models: list[Pipeline] = []
         self._state = "the models are loading"
         self._stopping = False
@@ -93,39 +103,61 @@ class Runtime:
         began = time.perf_counter()
         settings = self.settings
         cpus = max(1, available_cpus() // self._workers.count)
-        wanted_slots = None if settings.inference.slots == "auto" else settings.inference.slots
-        share = Share(cpus, wanted_slots, settings.inference.max_batch)
         chosen = await asyncio.to_thread(chosen_models, settings)
-        sessions = [await asyncio.to_thread(self._open, stored, share) for stored in chosen]
+        plans = [await asyncio.to_thread(tuned, settings, stored, cpus) for stored in chosen]
+        # Slots and decode threads are the process's: the default model's profile says how many.
+        process = plans[0].settings
+        wanted_slots = None if process.inference.slots == "auto" else process.inference.slots
+        share = Share(cpus, wanted_slots)
+        opened = [
+            await asyncio.to_thread(self._open_tuned, stored, share, plan)
+            for stored, plan in zip(chosen, plans, strict=True)
+        ]
         trim()
-        slots = Slots(max(session.slots for session in sessions))
+        slots = Slots(max(session.slots for session, _ in opened))
         self._threads.callback(slots.close)
-        on_cpu = all(session.on_cpu for session in sessions)
-        threads = settings.decode.decode_threads
+        on_cpu = all(session.on_cpu for session, _ in opened)
+        threads = process.decode.decode_threads
         if threads == "auto":
             threads = 0 if on_cpu else cpus
         decode_pool = ThreadPoolExecutor(threads or cpus, thread_name_prefix="decode")
         self._threads.callback(decode_pool.shutdown)
         self._decode_pool = decode_pool
         decoder = Decoder(settings.decode)
-        inference = settings.inference
-        forming = Forming(inference.max_batch, inference.max_delay_s, inference.preferred_batches)
         self._models = [
-            Pipeline(stored, session, decoder, decode_pool if threads else None, slots, forming, self.metrics)
-            for stored, session in zip(chosen, sessions, strict=True)
+            Pipeline(
+                stored, session, decoder, decode_pool if threads else None, slots, _forming(plan.settings), self.metrics
+            )
+            for stored, (session, plan) in zip(chosen, opened, strict=True)
         ]
+        self.profiles = [plan.profile for _, plan in opened]
         self._state = ""
         self._workers.mark_ready()
         self.metrics.ready(True)
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, cpus)
 
-    def _open(self, stored: StoredModel, share: Share) -> Session:
+    def _open_tuned(self, stored: StoredModel, share: Share, plan: Tuned) -> tuple[Session, Tuned]:
+        """A session as ``plan`` says, and what it was opened by: a profile that fails is no reason not to start."""
+        try:
+            return self._open(stored, share, plan.settings.inference), plan
+        except ProviderUnavailable as error:
+            if plan.profile is None:
+                raise
+            manifest = stored.manifest
+            logger.warning("model %s version %s: profile ignored: %s", manifest.name, manifest.version, error)
+            return self._open(stored, share, self.settings.inference), Tuned(self.settings)
+
+    def _open(self, stored: StoredModel, share: Share, inference: InferenceSettings) -> Session:
         requested = self.settings.inference.provider
-        inference = self.settings.inference
         session = Session(
-            stored, requested, share, inference.precision, self.settings.providers, inference.spread_lone_image
+            stored,
+            inference.provider,
+            replace(share, max_batch=inference.max_batch),
+            inference.precision,
+            self.settings.providers,
+            inference.spread_lone_image,
         )
-        session.warm_up(self.settings.inference.max_batch)
+        session.warm_up(inference.max_batch)
         manifest, precision = stored.manifest, session.variant.precision
         self.metrics.model_loaded(
             manifest.name,

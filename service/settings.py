@@ -73,6 +73,11 @@ class StoreSettings(Group):
         "commas; `*` for all. "
         "The first is the one that answers where a request names none.",
     )
+    profiles: Literal["auto", "off"] | Annotated[Folder, AfterValidator(_absolute)] = Field(
+        "auto",
+        description="Where profiles of `python -m service.tune` are looked for. `auto`: beside each model's versions; "
+        "`off`: nowhere, none is used; or a folder.",
+    )
 
 
 class InferenceSettings(Group):

@@ -51,6 +51,7 @@ def test_every_command_is_known() -> None:
     known = (
         "curl ",
         ".venv/bin/python -m export ",
+        ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
         "RESNET_MODEL_STORE=models make serve",
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",

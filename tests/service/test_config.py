@@ -79,6 +79,9 @@ def test_other_variables_are_none_of_ours() -> None:
         ("decode", "max_pixels", "1024", 1024),
         ("decode", "decode_threads", "auto", "auto"),
         ("decode", "decode_threads", "7", 7),
+        ("store", "profiles", "auto", "auto"),
+        ("store", "profiles", "off", "off"),
+        ("store", "profiles", "/var/profiles", Path("/var/profiles")),
         ("server", "workers", "4", 4),
         ("server", "run_dir", "/run/resnet", Path("/run/resnet")),
     ],
@@ -90,6 +93,8 @@ def test_values_that_are_taken(group: str, name: str, text: str, value: Any) -> 
 @pytest.mark.parametrize(
     ("name", "text"),
     [
+        ("profiles", ""),
+        ("profiles", "on"),
         ("models", ""),
         ("models", ","),
         ("models", "a@"),

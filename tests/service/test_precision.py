@@ -12,7 +12,7 @@ from model_store.manifest import Gate, Precision
 from model_store.reports import GateProvider
 from model_store.store import StoredModel, StoreError
 from service.config import ConfigError
-from service.precision import check_precision, choose_variant, passed_over
+from service.precision import admitted, check_precision, choose_variant, passed_over
 from service.settings import Provider
 from tests.service.conftest import TinyModel, a_gate, publish_tiny
 
@@ -51,6 +51,26 @@ def test_auto_takes_the_fastest(
 ) -> None:
     stored = publish(tmp_path, **{name: PASSED[name] for name in there})
     assert choose_variant(stored, "auto", provider, cpu).precision == chosen
+
+
+@pytest.mark.parametrize(
+    ("provider", "cpu", "may_run"),
+    [
+        ("openvino", ALL, ("fp32", "bf16", "int8")),
+        ("openvino", NO_INT8, ("fp32", "bf16")),
+        ("openvino", NO_BF16, ("fp32", "int8")),
+        ("cpu", ALL, ("fp32", "int8")),
+        ("cuda", ALL, ("fp32", "fp16")),
+        ("tensorrt", ALL, ("fp32", "fp16")),
+    ],
+)
+def test_what_may_run_unasked(tmp_path: Path, provider: Provider, cpu: CpuFeatures, may_run: tuple[str, ...]) -> None:
+    assert admitted(publish(tmp_path, **PASSED), provider, cpu) == may_run
+
+
+def test_the_ungated_may_not_run_unasked(tmp_path: Path) -> None:
+    stored = publish(tmp_path, int8=a_gate("off", passed=False), bf16=a_gate("off", passed=False, provider="openvino"))
+    assert admitted(stored, "openvino", ALL) == ("fp32",)
 
 
 def test_every_provider_has_fp32(tiny_stored: StoredModel) -> None:

@@ -243,6 +243,7 @@ def test_models_are_described(tiny_root: Path, tiny: TinyModel) -> None:
     assert (model["provider"], model["precision"], model["architecture"]) == ("cpu", "fp32", "tiny")
     assert model["gated"] is True
     assert len(model["sha256"]) == 64
+    assert model["profile"] is None
 
 
 def test_any_content_type_is_taken_for_one_image(tiny_root: Path) -> None:

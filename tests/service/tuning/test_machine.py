@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import platform
+import sys
+import tomllib
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+from model_store.store import StoredModel
+from service import __version__
+from service.tuning.machine import cpu_name, key_here
+
+PROJECT = Path(__file__).parents[3] / "pyproject.toml"
+
+
+def test_the_key_of_this_machine(tiny_stored: StoredModel) -> None:
+    key = key_here(tiny_stored, 3, 0)
+    assert (key.cores, key.model, key.version) == (3, "tiny", "1")
+    assert key.onnxruntime == onnxruntime.__version__
+    assert key.sha256 == {"fp32": tiny_stored.variant("fp32").sha256}
+    assert key.cpu
+    assert key == key_here(tiny_stored, 3, 0)
+    assert key != key_here(tiny_stored, 4, 0)
+
+
+def test_the_version_is_the_projects() -> None:
+    assert tomllib.loads(PROJECT.read_text())["project"]["version"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "processor\t: 0\nmodel name\t: Made Up  CPU @ 1 GHz\n\nmodel name: Another\n",
+            "Made Up CPU @ 1 GHz",
+        ),
+        ("CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "0x41 0xd0c"),
+        ("model name\t: \x1b[31mred\n", "[31mred"),
+        ("nothing of it", platform.machine()),
+        ("", platform.machine()),
+    ],
+)
+def test_the_processors_name(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "cpuinfo").write_text(text)
+    assert cpu_name(tmp_path / "cpuinfo") == name
+
+
+def test_a_processor_that_nothing_tells_of(tmp_path: Path) -> None:
+    assert cpu_name(tmp_path / "cpuinfo") == platform.machine()
+
+
+class FakeGpu:
+    """nvidia-ml-py, as far as it is asked here."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, there: bool) -> None:
+        self._there = there
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if not self._there:
+            raise self.NVMLError("no driver")
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if index:
+            raise self.NVMLError("no such GPU")
+        return index
+
+    def nvmlDeviceGetName(self, _: int) -> str:  # noqa: N802
+        return "Made Up GPU"
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "1.2"
+
+
+@pytest.mark.parametrize(
+    ("there", "device", "gpu"), [(True, 0, "Made Up GPU, driver 1.2"), (True, 1, None), (False, 0, None)]
+)
+def test_the_gpu(
+    tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch, there: bool, device: int, gpu: str | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeGpu(there))
+    assert key_here(tiny_stored, 2, device).gpu == gpu
