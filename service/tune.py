@@ -92,7 +92,7 @@ def tune(
     MODEL is NAME or NAME@VERSION. Provider, precision, slots, batch size,
     decode threads and spreading are measured, in minutes; the most images a
     second within --p99-ms win. What RESNET_ variables fix stays as it is.
-    Status 1: a profile was kept, but nothing here meets the goal.
+    Status 1: a profile was kept, but it does not meet the goal.
 
     \b
     Examples:
@@ -188,7 +188,7 @@ def _show(console: Console, outcome: Outcome, profile: Profile, path: Path) -> N
     if profile.meets_goal:
         line(f"chosen    {reached} (goal {goal:g} ms)")
     else:
-        line(f"chosen    {reached}: nothing meets the goal of {goal:g} ms, this comes nearest")
+        line(f"chosen    {reached}: the goal of {goal:g} ms is not met, this comes nearest")
     if (defaults := outcome.defaults) is not None:
         line(f"defaults  {defaults.images_per_second:.1f} images/s, p99 {defaults.p99_ms:.1f} ms")
     line(f"settings  {' '.join(f'{variable(name)}={_value(value)}' for name, value in profile.choice)}")
