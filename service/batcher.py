@@ -181,8 +181,9 @@ class Batcher(Generic[T, R]):
 
     def _settle(self, batch: list[_Item[T, R]], done: ThreadFuture[Sequence[R]], began_s: float) -> None:
         """The slot to the next batch, so that it does not idle; then each waiting caller its result or the error."""
-        self._computing -= len(batch)
+        # The batch still counts as being computed: those who sent it will send more.
         self._turn.give_back(time.perf_counter() - began_s, more=bool(self._queue))
+        self._computing -= len(batch)
         try:
             results = done.result()
             if len(results) != len(batch):

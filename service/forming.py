@@ -33,7 +33,7 @@ class Wait:
 class Load:
     """What one model has to do, and with what.
 
-    waiting, computing -- its images in the queue (at least 1) and in slots.
+    waiting, computing -- its images in the queue (at least 1) and in slots, those of a batch that just ended included.
     oldest_s           -- how long the first in the queue waits, seconds.
     free, slots        -- slots that are free (at least 1), and all.
     """
