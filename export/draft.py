@@ -18,14 +18,15 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
-from export.gate import GateError, cpu_logits
+from export.gate import GateError
+from export.gate_providers import open_logits
 from export.image_sets import Pixels
 from export.images import list_images, read_images, spread
 from export.model_card import CARD_FILE, renew_card
 from export.progress import shown
 from export.subsets import UNLABELLED, batches
 from model_store.manifest import JpegScaling, Manifest, Precision, Preprocessing
-from model_store.reports import ROUNDING, Gate
+from model_store.reports import ROUNDING, Gate, GateProvider
 from model_store.store import ModelStore, StoredModel
 
 FEWEST: Final = 100
@@ -85,7 +86,11 @@ def measure(stored: StoredModel, request: DraftRequest, console: Console) -> Fin
     scaled = whole.model_copy(update={"jpeg_scaling": trial})
     names = _large(request.images, scaled, request.margin)
     pairs = [_Timed(request.images, names, spec) for spec in (whole, scaled)]
-    runs = {variant.precision: cpu_logits(stored.path(variant)) for variant in stored.manifest.variants}
+    providers = {v.precision: v.gate.provider if v.gate else "cpu" for v in stored.manifest.variants}
+    runs = {
+        precision: open_logits(stored.path(stored.variant(precision)), provider, precision)
+        for precision, provider in providers.items()
+    }
     agreeing = dict.fromkeys(runs, 0)
     errors = dict.fromkeys(runs, 0.0)
     progress = shown(pairs[0], "comparing whole with scaled", len(names), console)
@@ -98,7 +103,8 @@ def measure(stored: StoredModel, request: DraftRequest, console: Console) -> Fin
             agreeing[precision] += int((expected.argmax(axis=1) == found.argmax(axis=1)).sum())
             errors[precision] = max(errors[precision], error)
     gates = {
-        precision: _gate(request, len(names), agreeing[precision] / len(names), errors[precision]) for precision in runs
+        precision: _gate(request, provider, len(names), agreeing[precision] / len(names), errors[precision])
+        for precision, provider in providers.items()
     }
     whole_ms, scaled_ms = (1000 * timed.seconds / len(names) for timed in pairs)
     return Findings(gates, whole_ms, scaled_ms)
@@ -116,9 +122,10 @@ def _large(source: Path, scaled: Preprocessing, margin: float) -> list[str]:
     return spread(large, UNLABELLED)
 
 
-def _gate(request: DraftRequest, images: int, agreement: float, error: float) -> Gate:
+def _gate(request: DraftRequest, provider: GateProvider, images: int, agreement: float, error: float) -> Gate:
     return Gate(
         rule="agreement",
+        provider=provider,
         passed=agreement >= request.min_agreement - ROUNDING,
         images=images,
         image_source=request.images.name,

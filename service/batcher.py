@@ -124,7 +124,12 @@ class Batcher(Generic[T, R]):
     def _dispatch(self) -> None:
         """Start batches while there are work and free slots."""
         while self._queue and self._turn.take():
-            batch = self._form()
+            batch: list[_Item[T, R]] = []
+            try:
+                self._form(batch)
+            except Exception as error:  # noqa: BLE001 - what left the queue is settled, and the slot is not lost
+                self._fail(batch, error)
+                batch = []
             if not batch:
                 self._turn.give_back(0.0, more=False)
                 break
@@ -136,11 +141,10 @@ class Batcher(Generic[T, R]):
         if not self._queue and not self._computing:
             self._idle.set()
 
-    def _form(self) -> list[_Item[T, R]]:
-        """The next batch, without the cancelled and the expired; empty where it may still gather."""
+    def _form(self, batch: list[_Item[T, R]]) -> None:
+        """Fill ``batch`` from the queue, without the cancelled and the expired; with nothing where it may gather."""
         now, now_s = self._loop.time(), time.perf_counter()
         size = self._size(now_s)
-        batch: list[_Item[T, R]] = []
         while self._queue and len(batch) < size:
             item = self._queue.popleft()
             if item.future.done():
@@ -151,7 +155,6 @@ class Batcher(Generic[T, R]):
             batch.append(item)
         if batch:
             self._observer.dispatched([now_s - item.queued_at_s for item in batch])
-        return batch
 
     def _size(self, now_s: float) -> int:
         """Images to take; 0 where they may wait for more, and a timer is set to look again."""
@@ -174,7 +177,8 @@ class Batcher(Generic[T, R]):
         payloads = [item.payload for item in batch]
         try:
             task = self._slots.submit(lambda: self._run(payloads, alone))
-        except RuntimeError as error:  # the system refuses a thread
+        except RuntimeError as error:  # the system refuses a thread; the call is queued all the same
+            payloads.clear()
             task = ThreadFuture()
             task.set_exception(error)
         task.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._settle, batch, done, began_s))

@@ -14,7 +14,7 @@ class Forming:
     max_delay_s -- how long an image may wait for others while a slot is free; 0 never waits, as is best where
                    the slots are cores. An accelerator's first image of a burst may be worth holding.
     preferred   -- sizes that run best (of a CUDA graph, of a TensorRT profile), ascending; empty for any. A batch
-                   of such a size leaves at once, and a larger queue is cut to one.
+                   of the largest leaves without delay, and a larger queue is cut to one of them.
     """
 
     max_batch: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,8 @@ from service.metrics import Metrics
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
 from service.slots import Slots
+
+logger = logging.getLogger(__name__)
 
 Outcome = list[Prediction] | ServiceError
 
@@ -122,6 +125,10 @@ class Pipeline:
                     self._decode(query.image, row)
                 except ImageError as error:  # its row is the next image's
                     outcomes[number] = error
+                    continue
+                except Exception:
+                    logger.exception("an image failed in a way that no check foresaw")
+                    outcomes[number] = InferenceFailed("the service failed on this image")
                     continue
             else:
                 row[...] = query.image

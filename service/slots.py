@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -47,7 +50,10 @@ class Slots:
         while self.free and self._waiting:
             turn = min(self._waiting, key=lambda waiting: waiting.used_s)
             self._waiting.remove(turn)
-            turn.retry()
+            try:
+                turn.retry()
+            except Exception:  # one model's fault must not keep the slot from the others
+                logger.exception("a model could not take its turn at a slot")
 
     def submit(self, call: Callable[[], R]) -> ThreadFuture[R]:
         return self._executor.submit(call)

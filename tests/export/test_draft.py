@@ -12,10 +12,10 @@ from PIL import Image
 from rich.console import Console
 
 from export.draft import FEWEST, DraftRequest, Findings, measure, publish
-from export.gate import GateError, cpu_logits
+from export.gate import GateError, Logits, cpu_logits
 from export.images import read_images
 from model_store.manifest import ManifestError, load_manifest
-from model_store.store import ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 from model_store.transforms import to_rgb, to_tensor
 from tests.export import colours
 
@@ -153,3 +153,20 @@ def test_a_manifest_with_scaling_that_no_gate_passed_is_refused(
     path.write_text(json.dumps(manifest))
     with pytest.raises(ManifestError, match="gate that was passed"):
         load_manifest(path)
+
+
+def test_every_variant_is_compared_where_its_gate_was_measured(
+    photos: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """bf16 is the fp32 file, so that what it is run by makes all the difference."""
+    opened: list[tuple[str, str]] = []
+
+    def spy(path: Path, provider: str, precision: str) -> Logits:
+        opened.append((provider, precision))
+        return lambda pixels: np.zeros((len(pixels), 10), np.float32)
+
+    monkeypatch.setattr("export.draft.open_logits", spy)
+    embedded = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
+    gates = found(embedded, DraftRequest("cifar10-resnet16", EMBEDDED_MODELS, photos, margin=1.0), console).gates
+    assert sorted(opened) == [("cpu", "fp32"), ("cpu", "int8"), ("openvino", "bf16")]
+    assert {precision: gate.provider for precision, gate in gates.items()} == {p: where for where, p in opened}

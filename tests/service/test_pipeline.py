@@ -174,3 +174,25 @@ def test_a_batch_of_bad_images_alone_never_reaches_the_model(
         assert [type(result) for result in results] == [NotAnImage, NotAnImage]
 
     using(tiny_stored, use)
+
+
+def test_what_no_check_foresaw_fails_its_image_alone(
+    tiny_stored: StoredModel, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def use(pipeline: Pipeline) -> None:
+        real = pipeline._decoder.tensor
+
+        def sometimes(data: bytes, *how: Any) -> Any:
+            if data == b"odd":
+                raise MemoryError("secret")
+            return real(data, *how)
+
+        monkeypatch.setattr(pipeline._decoder, "tensor", sometimes)
+        results = await asyncio.gather(
+            *(pipeline.classify(data, 1, FAR) for data in (a_png(0), b"odd", a_png(1))), return_exceptions=True
+        )
+        assert isinstance(results[1], InferenceFailed)
+        assert [found[0].index for found in (results[0], results[2])] == [expected(tiny, i, 1)[0][1] for i in (0, 1)]
+
+    using(tiny_stored, use)
+    assert "secret" in caplog.text
