@@ -221,6 +221,8 @@ def main() -> None:
     """Run the command; every error is one line and status 2."""
     # Terminated is as good as interrupted: nothing half-written stays behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts what it puts into the background deaf to interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # What fails is in the table; the runtimes' own words would tear the progress bar.
     logging.getLogger("service").setLevel(logging.CRITICAL)
     try:
