@@ -145,9 +145,15 @@ def profiles_folder(store: StoreSettings, stored: StoredModel) -> Path | None:
 
 def find(folder: Path, here: Key) -> Found:
     """The profile in ``folder`` that was measured with what is ``here``; where none was, what the nearest lacks."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.match(f"{here.version}-*.json"))
+    except FileNotFoundError:
+        return Found(None)
+    except OSError as error:
+        return Found(None, (f"profiles ignored: {folder}: {error.strerror or error}",))
     broken: list[str] = []
     others: list[tuple[int, Profile]] = []
-    for path in sorted(folder.glob(f"{here.version}-*.json")):
+    for path in paths:
         try:
             profile = load(path)
         except ValueError as error:

@@ -190,6 +190,23 @@ def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "Permission denied" in find(tmp_path, a_key()).ignored[0]
 
 
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    save(tmp_path, a_profile())
+    monkeypatch.setattr(Path, "iterdir", refused)
+    found = find(tmp_path, a_key())
+    assert found.profile is None
+    assert found.ignored == (f"profiles ignored: {tmp_path}: Permission denied",)
+
+
+def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
+    (tmp_path / "profiles").touch()
+    (line,) = find(tmp_path / "profiles", a_key()).ignored
+    assert line.startswith(f"profiles ignored: {tmp_path / 'profiles'}: ")
+
+
 def test_check_writable(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "profiles")
     assert not list((tmp_path / "new" / "profiles").iterdir())
