@@ -18,7 +18,7 @@ from service.config import ConfigError, Settings
 from service.precision import admitted, choose_variant
 from service.providers import Share
 from service.settings import Provider
-from service.tuning.applied import given
+from service.tuning.fixed import given
 from service.tuning.profile import Choice, Figures
 
 SPREAD: Final = "spread_lone_image"

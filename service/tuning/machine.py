@@ -1,4 +1,4 @@
-"""What a measurement here depends on: the processor, the GPU, the versions, the model's files."""
+"""What a measurement here depends on: the processor, the GPU, the versions, the model, what is fixed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ import PIL
 from model_store.cpu_features import CPUINFO, cpu_features
 from model_store.store import StoredModel
 from service import __version__
+from service.config import Settings
+from service.tuning.fixed import fixed
 from service.tuning.profile import Key, one_line
 
 # What /proc/cpuinfo calls a processor: by its name on x86, by numbers on ARM.
 _NAMES: Final = ("model name", "CPU implementer", "CPU part")
 
 
-def key_here(stored: StoredModel, cores: int, gpu_device: int) -> Key:
-    """The key of a measurement of ``stored`` made now, by a worker with ``cores``."""
+def key_here(stored: StoredModel, cores: int, settings: Settings) -> Key:
+    """The key of a measurement of ``stored`` made now, by a worker with ``cores`` and ``settings``."""
     features = cpu_features()
     manifest = stored.manifest
     return Key(
@@ -28,7 +30,7 @@ def key_here(stored: StoredModel, cores: int, gpu_device: int) -> Key:
         cores=cores,
         int8_dot=features.int8_dot,
         bf16=features.bf16,
-        gpu=_gpu(gpu_device),
+        gpu=_gpu(settings.providers.gpu_device),
         onnxruntime=ort.__version__,
         openvino=_version("onnxruntime-ep-openvino"),
         pillow=PIL.__version__,
@@ -36,6 +38,7 @@ def key_here(stored: StoredModel, cores: int, gpu_device: int) -> Key:
         model=manifest.name,
         version=manifest.version,
         sha256={variant.precision: variant.sha256 for variant in manifest.variants},
+        fixed=fixed(settings),
     )
 
 

@@ -10,19 +10,20 @@ import pytest
 
 from model_store.store import StoredModel
 from service import __version__
+from service.config import Settings
 from service.tuning.machine import cpu_name, key_here
 
 PROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 def test_the_key_of_this_machine(tiny_stored: StoredModel) -> None:
-    key = key_here(tiny_stored, 3, 0)
+    key = key_here(tiny_stored, 3, Settings())
     assert (key.cores, key.model, key.version) == (3, "tiny", "1")
     assert key.onnxruntime == onnxruntime.__version__
     assert key.sha256 == {"fp32": tiny_stored.variant("fp32").sha256}
     assert key.cpu
-    assert key == key_here(tiny_stored, 3, 0)
-    assert key != key_here(tiny_stored, 4, 0)
+    assert key == key_here(tiny_stored, 3, Settings())
+    assert key != key_here(tiny_stored, 4, Settings())
 
 
 def test_the_version_is_the_projects() -> None:
@@ -83,4 +84,4 @@ def test_the_gpu(
     tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch, there: bool, device: int, gpu: str | None
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeGpu(there))
-    assert key_here(tiny_stored, 2, device).gpu == gpu
+    assert key_here(tiny_stored, 2, Settings.from_env({"RESNET_GPU_DEVICE": str(device)})).gpu == gpu

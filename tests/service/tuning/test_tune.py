@@ -82,7 +82,7 @@ def keep(stored: StoredModel, choice: Choice) -> None:
     """A profile of this machine beside ``stored``."""
     folder = stored.folder.parent / "profiles"
     folder.mkdir()
-    save(folder, a_profile(key_here(stored, available_cpus(), 0), choice))
+    save(folder, a_profile(key_here(stored, available_cpus(), Settings()), choice))
 
 
 OTHER_THAN_PLAIN: dict[str, Any] = {"slots": available_cpus() + 1, "max_batch": 3, "decode_threads": 2}
@@ -155,7 +155,8 @@ def test_what_is_measured_is_kept_and_the_service_uses_it(
 def test_a_profile_that_does_not_fit_is_not_used(
     stored: StoredModel, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    key = key_here(stored, available_cpus(), 0)
+    settings = settings_of(stored, provider="cpu", slots=2, profiles="off" if how == "off" else "auto")
+    key = key_here(stored, available_cpus(), settings)
     folder = stored.folder.parent / "profiles"
     folder.mkdir()
     stale = key.model_copy(update={"onnxruntime": "1.2.3"})
@@ -169,7 +170,7 @@ def test_a_profile_that_does_not_fit_is_not_used(
         assert await runtime.models[0].classify(a_png(), 1, float("inf"))
 
     with caplog.at_level("INFO", "service"):
-        serving(settings_of(stored, provider="cpu", slots=2, profiles="off" if how == "off" else "auto"), use)
+        serving(settings, use)
     lines = [message for message in caplog.messages if "profile" in message]
     assert len(lines) == (0 if how == "off" else 1)
     assert all(" ignored: " in line for line in lines)
@@ -241,6 +242,24 @@ def test_the_default_models_profile_failing_leaves_the_others_theirs(
     serving(settings_of(stored, models="tiny,other"), use)
 
 
+def test_what_was_fixed_while_tuning_is_no_profile_for_a_start_without(
+    stored: StoredModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = tune("tiny", "--store", store(stored), *QUICK, *EASY, provider="cpu", slots="1")
+    assert done.returncode == 0, done.stderr
+    assert "from its next start with RESNET_PROVIDER=cpu RESNET_SLOTS=1\n" in done.stdout
+
+    async def unused(runtime: Runtime) -> None:
+        assert runtime.profiles == [None]
+
+    async def used(runtime: Runtime) -> None:
+        assert runtime.profiles != [None]
+
+    serving(settings_of(stored), unused)
+    assert " ignored: measured with RESNET_PROVIDER=cpu, which is not set" in caplog.text
+    serving(settings_of(stored, provider="cpu", slots=1), used)
+
+
 # The command
 
 
@@ -271,7 +290,7 @@ def test_an_ungated_variant_is_measured_only_by_name(tmp_path: Path) -> None:
     for named, measured in (("auto", {"fp32"}), ("int8", {"int8"})):
         done = tune("tiny", "--store", tmp_path, "--json", *QUICK, *EASY, provider="cpu", slots="1", precision=named)
         assert {trial["choice"]["precision"] for trial in json.loads(done.stdout)["trials"]} == measured
-    assert len(profiles(stored)) == 1
+    assert len(profiles(stored)) == 2
 
 
 def test_profiles_elsewhere(stored: StoredModel, tmp_path: Path) -> None:
