@@ -102,6 +102,11 @@ def load_settings() -> Settings:
     return Settings.from_env(os.environ)
 
 
+def cuda_variables() -> dict[str, str]:
+    """What CUDA itself reads to choose and number the GPUs, where it is set; no settings of ours."""
+    return {name: os.environ[name] for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES") if name in os.environ}
+
+
 def reference() -> str:
     """docs/configuration.md, made from the fields."""
     lines = [

@@ -28,7 +28,7 @@ from service.session import Session
 from service.settings import InferenceSettings
 from service.slots import Slots
 from service.tuning.applied import Tuned, tuned
-from service.tuning.profile import Profile
+from service.tuning.profile import Profile, one_line
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,11 @@ def check_start(settings: Settings) -> None:
 def _forming(settings: Settings) -> Forming:
     inference = settings.inference
     return Forming(inference.max_batch, inference.max_delay_s, inference.preferred_batches)
+
+
+def _share(cpus: int, settings: Settings) -> Share:
+    slots = settings.inference.slots
+    return Share(cpus, None if slots == "auto" else slots)
 
 
 class Runtime:
@@ -105,21 +110,17 @@ class Runtime:
         cpus = max(1, available_cpus() // self._workers.count)
         chosen = await asyncio.to_thread(chosen_models, settings)
         plans = [await asyncio.to_thread(tuned, settings, stored, cpus) for stored in chosen]
-        # Slots and decode threads are the process's: the default model's profile says how many.
-        process = plans[0].settings
-        wanted_slots = None if process.inference.slots == "auto" else process.inference.slots
-        share = Share(cpus, wanted_slots)
-        opened = [
-            await asyncio.to_thread(self._open_tuned, stored, share, plan)
-            for stored, plan in zip(chosen, plans, strict=True)
-        ]
+        # Slots and decode threads are the process's: what the default model was opened by says how many.
+        process: Settings | None = None
+        opened: list[tuple[Session, Tuned]] = []
+        for stored, plan in zip(chosen, plans, strict=True):
+            opened.append(await asyncio.to_thread(self._open_tuned, stored, plan, process, cpus))
+            process = opened[0][1].settings
         trim()
         slots = Slots(max(session.slots for session, _ in opened))
         self._threads.callback(slots.close)
         on_cpu = all(session.on_cpu for session, _ in opened)
-        threads = process.decode.decode_threads
-        if threads == "auto":
-            threads = 0 if on_cpu else cpus
+        threads = opened[0][1].settings.decode.threads(cpus, on_cpu)
         decode_pool = ThreadPoolExecutor(threads or cpus, thread_name_prefix="decode")
         self._threads.callback(decode_pool.shutdown)
         self._decode_pool = decode_pool
@@ -136,16 +137,21 @@ class Runtime:
         self.metrics.ready(True)
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, cpus)
 
-    def _open_tuned(self, stored: StoredModel, share: Share, plan: Tuned) -> tuple[Session, Tuned]:
-        """A session as ``plan`` says, and what it was opened by: a profile that fails is no reason not to start."""
-        try:
-            return self._open(stored, share, plan.settings.inference), plan
-        except ProviderUnavailable as error:
-            if plan.profile is None:
-                raise
-            manifest = stored.manifest
-            logger.warning("model %s version %s: profile ignored: %s", manifest.name, manifest.version, error)
-            return self._open(stored, share, self.settings.inference), Tuned(self.settings)
+    def _open_tuned(
+        self, stored: StoredModel, plan: Tuned, process: Settings | None, cpus: int
+    ) -> tuple[Session, Tuned]:
+        """A session as ``plan`` says, and what it was opened by: a profile that fails is no reason not to start.
+
+        ``process`` says how many slots there are; None for the first model, whose own settings do.
+        """
+        if plan.profile is not None:
+            try:
+                return self._open(stored, _share(cpus, process or plan.settings), plan.settings.inference), plan
+            except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, without a common base
+                manifest, reason = stored.manifest, one_line(str(error))
+                logger.warning("model %s version %s: profile ignored: %s", manifest.name, manifest.version, reason)
+        # Not within ``except``, where the error would keep the failed session's memory.
+        return self._open(stored, _share(cpus, process or self.settings), self.settings.inference), Tuned(self.settings)
 
     def _open(self, stored: StoredModel, share: Share, inference: InferenceSettings) -> Session:
         requested = self.settings.inference.provider

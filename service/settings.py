@@ -193,6 +193,12 @@ class DecodeSettings(Group):
         "worker's cores with an accelerator.",
     )
 
+    def threads(self, cores: int, on_cpu: bool) -> int:
+        """What ``decode_threads`` means for a worker with ``cores``: never more than it may be set to."""
+        if self.decode_threads != "auto":
+            return self.decode_threads
+        return 0 if on_cpu else min(256, cores)
+
 
 class ServerSettings(Group):
     """The processes around it all."""

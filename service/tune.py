@@ -165,7 +165,7 @@ def _duration(seconds: float) -> str:
 def _profile(subject: Subject, cores: int, plan: Plan, outcome: Outcome) -> Profile:
     return Profile(
         created=datetime.now(UTC),
-        key=key_here(subject.stored, cores, subject.settings.providers.gpu_device),
+        key=key_here(subject.stored, cores, subject.settings),
         choice=outcome.choice,
         figures=outcome.figures,
         goal_p99_ms=plan.goal_ms,
@@ -192,7 +192,8 @@ def _show(console: Console, outcome: Outcome, profile: Profile, path: Path) -> N
     if (defaults := outcome.defaults) is not None:
         line(f"defaults  {defaults.images_per_second:.1f} images/s, p99 {defaults.p99_ms:.1f} ms")
     line(f"settings  {' '.join(f'{variable(name)}={_value(value)}' for name, value in profile.choice)}")
-    line(f"profile   {path}; the service uses it from its next start")
+    same = "".join(f" {name}={value}" for name, value in profile.key.fixed.items())
+    line(f"profile   {path}; the service uses it from its next start{' with' + same if same else ''}")
 
 
 def _value(value: object) -> str:

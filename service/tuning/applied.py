@@ -10,6 +10,7 @@ from service.config import ConfigError, Settings, variable
 from service.precision import admitted, choose_variant
 from service.providers import ProviderUnavailable, candidates
 from service.settings import DecodeSettings, InferenceSettings
+from service.tuning.fixed import given
 from service.tuning.machine import key_here
 from service.tuning.profile import Choice, Profile, find, profiles_folder
 
@@ -30,7 +31,7 @@ def tuned(settings: Settings, stored: StoredModel, cores: int) -> Tuned:
     if folder is None:
         return Tuned(settings)
     who = f"model {stored.manifest.name} version {stored.manifest.version}"
-    found = find(folder, key_here(stored, cores, settings.providers.gpu_device))
+    found = find(folder, key_here(stored, cores, settings))
     for line in found.ignored:
         logger.warning("%s: %s", who, line)
     if found.profile is None:
@@ -47,16 +48,6 @@ def tuned(settings: Settings, stored: StoredModel, cores: int) -> Tuned:
         "%s: profile of %s (%.0f images/s, p99 %.1f ms)", who, profile.date, figures.images_per_second, figures.p99_ms
     )
     return Tuned(applied, profile)
-
-
-def given(settings: Settings) -> frozenset[str]:
-    """The settings that the operator fixed, which no profile changes; ``auto`` fixes nothing."""
-    return frozenset(
-        name
-        for group in (settings.inference, settings.decode)
-        for name in group.model_fields_set
-        if getattr(group, name) != "auto"
-    )
 
 
 def with_choice(settings: Settings, choice: Choice) -> Settings:

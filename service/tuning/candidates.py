@@ -18,7 +18,7 @@ from service.config import ConfigError, Settings
 from service.precision import admitted, choose_variant
 from service.providers import Share
 from service.settings import Provider
-from service.tuning.applied import given
+from service.tuning.fixed import given
 from service.tuning.profile import Choice, Figures
 
 SPREAD: Final = "spread_lone_image"
@@ -59,14 +59,14 @@ def pairs(stored: StoredModel, providers: Iterable[Provider], settings: Settings
 
 def start(provider: Provider, precision: Precision, settings: Settings, cores: int) -> Choice:
     """What the service would do on ``provider`` by itself, but for the precision."""
-    inference, threads = settings.inference, settings.decode.decode_threads
+    inference = settings.inference
     wanted = None if inference.slots == "auto" else inference.slots
     return Choice(
         provider=provider,
         precision=precision,
         slots=min(_MOST, Share(cores, wanted).slots(provider)),
         max_batch=inference.max_batch,
-        decode_threads=(0 if is_cpu(provider) else min(_MOST, cores)) if threads == "auto" else threads,
+        decode_threads=settings.decode.threads(cores, is_cpu(provider)),
         spread_lone_image=inference.spread_lone_image,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -39,21 +39,29 @@ class Images:
 def load_images(source: Path | None, settings: Settings) -> Images:
     """The images of ``source``, a folder or a zip file, without those the service would refuse; or made ones."""
     if source is None:
-        return _made()
-    decoder = Decoder(settings.decode)
+        bodies = _taken(_made(), settings)
+        if not bodies:
+            raise TuneError("the service would refuse the made images, as it is set; name others with --images")
+        return Images(bodies, f"{len(bodies)} made images ({_WIDTH}x{_HEIGHT} JPEG)")
     files = _files(source)
-    bodies = []
-    for read in files[:: -(-len(files) // MOST) or 1]:
-        data = read()
-        try:
-            if len(data) <= settings.limits.max_body_bytes:
-                decoder.decode(data)
-                bodies.append(data)
-        except ImageError:
-            continue
+    bodies = _taken((read() for read in files[:: -(-len(files) // MOST) or 1]), settings)
     if not bodies:
         raise TuneError(f"{source}: no image that the service takes is in it")
-    return Images(tuple(bodies), one_line(f"{len(bodies)} images of {source.name}"))
+    return Images(bodies, one_line(f"{len(bodies)} images of {source.name}"))
+
+
+def _taken(bodies: Iterable[bytes], settings: Settings) -> tuple[bytes, ...]:
+    """Those of ``bodies`` that the service takes."""
+    decoder = Decoder(settings.decode)
+
+    def takes(body: bytes) -> bool:
+        try:
+            decoder.decode(body)
+        except ImageError:
+            return False
+        return True
+
+    return tuple(body for body in bodies if len(body) <= settings.limits.max_body_bytes and takes(body))
 
 
 def _files(source: Path) -> list[Callable[[], bytes]]:
@@ -74,13 +82,11 @@ def _hidden(name: str) -> bool:
     return any(part.startswith((".", "__")) for part in PurePosixPath(name).parts)
 
 
-def _made() -> Images:
+def _made() -> Iterator[bytes]:
     """Smooth random JPEGs: about as many bytes a pixel as a photo's."""
     random = np.random.default_rng(0)
-    bodies = []
     for _ in range(_MADE):
         small = Image.fromarray(random.integers(0, 256, (_HEIGHT // 16, _WIDTH // 16, 3), dtype=np.uint8))
         encoded = io.BytesIO()
         small.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC).save(encoded, "JPEG", quality=90)
-        bodies.append(encoded.getvalue())
-    return Images(tuple(bodies), f"{_MADE} made images ({_WIDTH}x{_HEIGHT} JPEG)")
+        yield encoded.getvalue()

@@ -1,7 +1,7 @@
 """A profile: the settings that were best on one machine, what they reached, and what they were measured with.
 
-It lies in ``STORE/NAME/profiles``, a file for each version and machine, and is no
-part of the version, which never changes. It is read as strictly as a manifest;
+It lies in ``STORE/NAME/profiles``, a file for each version, machine and what the
+operator fixed, and is no part of the version, which never changes. It is read as strictly as a manifest;
 one that is broken or of other versions is passed over, never an error.
 """
 
@@ -59,7 +59,10 @@ class Figures(_Part):
 
 
 class Key(_Part):
-    """What a measurement depends on. ``cores`` are one worker's; a version is None where the package is not there."""
+    """What a measurement depends on. ``cores`` are one worker's; a version is None where the package is not there.
+
+    ``fixed`` are the variables that the operator had set, with their values, of those that shape a measurement.
+    """
 
     cpu: _Words
     cores: int = Field(ge=1)
@@ -73,11 +76,12 @@ class Key(_Part):
     model: ModelName
     version: Version
     sha256: dict[Precision, Sha256]
+    fixed: dict[_Words, _Words]
 
     @property
     def file_name(self) -> str:
-        """One a version and machine: the next measurement there takes the place of the last."""
-        machine = json.dumps([self.cpu, self.cores, self.int8_dot, self.bf16, self.gpu])
+        """One a version, machine and fixed settings: the next measurement of these takes the place of the last."""
+        machine = json.dumps([self.cpu, self.cores, self.int8_dot, self.bf16, self.gpu, sorted(self.fixed.items())])
         return f"{self.version}-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.json"
 
     def differences(self, here: Key) -> Iterator[str]:
@@ -91,6 +95,12 @@ class Key(_Part):
         for precision in sorted(self.sha256.keys() | here.sha256.keys()):
             if self.sha256.get(precision) != here.sha256.get(precision):
                 yield f"measured with another {precision} file"
+        for name in sorted(self.fixed.keys() | here.fixed.keys()):
+            then, now = self.fixed.get(name), here.fixed.get(name)
+            if then is None:
+                yield f"measured without {name}, which is {now}"
+            elif then != now:
+                yield f"measured with {name}={then}, which is {now or 'not set'}"
 
 
 _WORDS: Final = {
@@ -145,9 +155,15 @@ def profiles_folder(store: StoreSettings, stored: StoredModel) -> Path | None:
 
 def find(folder: Path, here: Key) -> Found:
     """The profile in ``folder`` that was measured with what is ``here``; where none was, what the nearest lacks."""
+    try:
+        paths = sorted(path for path in folder.iterdir() if path.match(f"{here.version}-*.json"))
+    except FileNotFoundError:
+        return Found(None)
+    except OSError as error:
+        return Found(None, (f"profiles ignored: {folder}: {error.strerror or error}",))
     broken: list[str] = []
     others: list[tuple[int, Profile]] = []
-    for path in sorted(folder.glob(f"{here.version}-*.json")):
+    for path in paths:
         try:
             profile = load(path)
         except ValueError as error:
@@ -185,7 +201,7 @@ def check_writable(folder: Path) -> None:
 
 
 def save(folder: Path, profile: Profile) -> Path:
-    """Write ``profile`` into ``folder``, whole or not at all, in the place of the last one of this machine."""
+    """Write ``profile`` into ``folder``, whole or not at all, in the place of the last one like it."""
     text = json.dumps(profile.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".staging-", encoding="utf-8", delete=False) as file:
         temporary = Path(file.name)

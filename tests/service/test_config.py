@@ -277,3 +277,13 @@ def test_numbers_are_taken_within_their_bounds_alone(workers: int, deadline: flo
             of(**{name: repr(value)})
         else:
             refused(**{name: repr(value)})
+
+
+@pytest.mark.parametrize(
+    ("value", "on_cpu", "threads"),
+    [("auto", True, 0), ("auto", False, 4), (0, False, 0), (9, True, 9)],
+)
+def test_how_many_decode_threads(value: object, on_cpu: bool, threads: int) -> None:
+    settings = Settings.from_env({"RESNET_DECODE_THREADS": str(value)})
+    assert settings.decode.threads(4, on_cpu) == threads
+    assert settings.decode.threads(1000, on_cpu) <= 256

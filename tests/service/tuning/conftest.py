@@ -43,6 +43,7 @@ def a_key(**changes: Any) -> Key:
         "model": "tiny",
         "version": "1",
         "sha256": {"fp32": "0" * 64},
+        "fixed": {},
     }
     return Key(**(values | changes))
 

@@ -11,7 +11,8 @@ import pytest
 from model_store.store import StoredModel
 from service.config import Settings
 from service.tuning import applied as module
-from service.tuning.applied import Tuned, given, tuned, with_choice
+from service.tuning.applied import Tuned, tuned, with_choice
+from service.tuning.fixed import fixed, given
 from service.tuning.machine import key_here
 from service.tuning.profile import Choice, save
 from tests.service.conftest import TinyModel, a_gate, publish_tiny
@@ -31,11 +32,11 @@ def chosen(settings: Settings) -> dict[str, Any]:
     return {name: both[name] for name in Choice.model_fields}
 
 
-def profiled(stored: StoredModel, choice: Choice = CHOICE) -> StoredModel:
-    """``stored`` with a profile of this machine beside it."""
+def profiled(stored: StoredModel, choice: Choice = CHOICE, settings: Settings | None = None) -> StoredModel:
+    """``stored`` with a profile beside it, of this machine and what ``settings`` fix."""
     folder = stored.folder.parent / "profiles"
     folder.mkdir(exist_ok=True)
-    save(folder, a_profile(key_here(stored, CORES, 0), choice))
+    save(folder, a_profile(key_here(stored, CORES, settings or of()), choice))
     return stored
 
 
@@ -68,7 +69,7 @@ def test_a_matching_profile_is_used_and_told(stored: StoredModel, log: pytest.Lo
 
 def test_what_is_not_tuned_stays(stored: StoredModel) -> None:
     settings = of(max_queue=7, max_delay_s=0.01, image_formats="png", model_store=stored.folder.parents[1])
-    after = tuned(settings, profiled(stored), CORES).settings
+    after = tuned(settings, profiled(stored, settings=settings), CORES).settings
     assert (after.limits, after.store, after.server) == (settings.limits, settings.store, settings.server)
     assert after.inference.max_delay_s == 0.01
     assert after.decode.image_formats == ("png",)
@@ -79,7 +80,8 @@ def test_what_is_not_tuned_stays(stored: StoredModel) -> None:
     [("slots", 3), ("max_batch", 16), ("decode_threads", 5), ("spread_lone_image", True)],
 )
 def test_the_operators_word_counts_more(stored: StoredModel, name: str, value: object) -> None:
-    result = tuned(of(**{name: value}), profiled(stored), CORES)
+    settings = of(**{name: value})
+    result = tuned(settings, profiled(stored, settings=settings), CORES)
     assert chosen(result.settings) == CHOICE.model_dump() | {name: value}
 
 
@@ -99,23 +101,42 @@ def test_what_is_given() -> None:
     }
 
 
+def test_what_is_fixed_of_what_shapes_a_measurement() -> None:
+    assert fixed(of(provider="auto", max_queue=5, image_formats="png")) == {}
+    assert fixed(of(provider="cpu", spread_lone_image=False, max_delay_s=0.01, preferred_batches="4,2")) == {
+        "RESNET_PROVIDER": "cpu",
+        "RESNET_SPREAD_LONE_IMAGE": "false",
+        "RESNET_MAX_DELAY_S": "0.01",
+        "RESNET_PREFERRED_BATCHES": "2,4",
+    }
+    assert fixed(of(max_batch=256, preferred_batches=",".join(map(str, range(1, 257)))))
+
+
+def test_a_profile_measured_with_other_settings_fixed(stored: StoredModel, log: pytest.LogCaptureFixture) -> None:
+    settings = of()
+    line = ignored(tuned(settings, profiled(stored, settings=of(provider="cpu")), CORES), settings, log)
+    assert line.endswith("ignored: measured with RESNET_PROVIDER=cpu, which is not set")
+
+
 @pytest.mark.parametrize(("name", "value"), [("provider", "openvino"), ("precision", "int8")])
 def test_a_profile_of_another_provider_or_precision_than_asked_for(
     stored: StoredModel, log: pytest.LogCaptureFixture, name: str, value: str
 ) -> None:
     settings = of(**{name: value})
-    line = ignored(tuned(settings, profiled(stored), CORES), settings, log)
+    line = ignored(tuned(settings, profiled(stored, settings=settings), CORES), settings, log)
     assert f"profile of 2026-02-03 ignored: measured with {getattr(CHOICE, name)}" in line
     assert f"RESNET_{name.upper()} asks for {value}" in line
 
 
 def test_preferred_batches_that_do_not_fit(stored: StoredModel, log: pytest.LogCaptureFixture) -> None:
     settings = of(preferred_batches="2,8")
-    assert "RESNET_PREFERRED_BATCHES" in ignored(tuned(settings, profiled(stored), CORES), settings, log)
-    log.clear()
-    fixed = tuned(of(preferred_batches="2,8", max_batch=8), profiled(stored), CORES)
-    assert fixed.profile is not None
-    assert fixed.settings.inference.max_batch == 8
+    assert "RESNET_PREFERRED_BATCHES" in ignored(
+        tuned(settings, profiled(stored, settings=settings), CORES), settings, log
+    )
+    settings = of(preferred_batches="2,8", max_batch=8)
+    result = tuned(settings, profiled(stored, settings=settings), CORES)
+    assert result.profile is not None
+    assert result.settings.inference.max_batch == 8
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -129,7 +150,8 @@ def test_a_profile_is_no_way_around_the_gate(
 
 
 def test_an_ungated_variant_that_the_operator_names(stored: StoredModel) -> None:
-    result = tuned(of(precision="fp16"), profiled(stored, a_choice(precision="fp16")), CORES)
+    settings = of(precision="fp16")
+    result = tuned(settings, profiled(stored, a_choice(precision="fp16"), settings), CORES)
     assert result.profile is not None
 
 
@@ -164,7 +186,7 @@ def test_no_profile_is_nothing_to_tell(stored: StoredModel, log: pytest.LogCaptu
 def test_profiles_in_a_folder_of_their_own(stored: StoredModel, tmp_path: Path) -> None:
     folder = tmp_path / "kept"
     (folder / "tiny").mkdir(parents=True)
-    save(folder / "tiny", a_profile(key_here(stored, CORES, 0)))
+    save(folder / "tiny", a_profile(key_here(stored, CORES, of())))
     assert tuned(of(profiles=folder), stored, CORES).profile is not None
     assert tuned(of(), stored, CORES).profile is None
 

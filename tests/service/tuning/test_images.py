@@ -79,3 +79,10 @@ def test_without_any_there_are_made_ones() -> None:
     assert len(set(found.bodies)) == len(found.bodies) > 8
     for body in found.bodies:
         assert Decoder(Settings().decode).decode(body).size == (500, 375)
+
+
+@pytest.mark.parametrize("refusing", [{"IMAGE_FORMATS": "png"}, {"MAX_PIXELS": "1024"}, {"MAX_BODY_BYTES": "1024"}])
+def test_made_images_that_the_service_would_refuse(refusing: dict[str, str]) -> None:
+    settings = Settings.from_env({f"RESNET_{name}": value for name, value in refusing.items()})
+    with pytest.raises(TuneError, match="--images"):
+        load_images(None, settings)

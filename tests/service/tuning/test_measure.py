@@ -107,7 +107,7 @@ def test_hopeless_loads_are_left_out(subject: Subject) -> None:
 def test_a_profile_that_is_there_has_no_say(tiny_root: Path, subject: Subject, tmp_path: Path) -> None:
     store = subject.settings.store.model_copy(update={"profiles": tmp_path})
     (tmp_path / "tiny").mkdir()
-    save(tmp_path / "tiny", a_profile(key_here(subject.stored, 1, 0), a_choice(slots=7)))
+    save(tmp_path / "tiny", a_profile(key_here(subject.stored, 1, subject.settings), a_choice(slots=7)))
     seen: list[Any] = []
     real = Runtime._open_tuned
 

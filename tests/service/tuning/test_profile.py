@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "model": "tiny2",
     "version": "2",
     "sha256": {"fp32": "1" * 64},
+    "fixed": {"RESNET_PROVIDER": "cpu"},
 }
 
 
@@ -94,6 +95,26 @@ def test_a_stale_profile_is_told_in_words(tmp_path: Path) -> None:
     save(tmp_path, a_profile(a_key(onnxruntime="1.30.0")))
     (line,) = find(tmp_path, a_key()).ignored
     assert line == ("profile of 2026-02-03 ignored: measured with onnxruntime 1.30.0, this is onnxruntime 1.31.0")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ({"RESNET_PROVIDER": "cpu"}, {}, "with RESNET_PROVIDER=cpu, which is not set"),
+        ({}, {"RESNET_SLOTS": "3"}, "without RESNET_SLOTS, which is 3"),
+        ({"RESNET_SLOTS": "2"}, {"RESNET_SLOTS": "3"}, "with RESNET_SLOTS=2, which is 3"),
+    ],
+)
+def test_other_settings_fixed_are_told_and_have_their_own_profile(
+    tmp_path: Path, then: dict[str, str], now: dict[str, str], words: str
+) -> None:
+    save(tmp_path, a_profile(a_key(fixed=then)))
+    found = find(tmp_path, a_key(fixed=now))
+    assert found.profile is None
+    assert found.ignored == (f"profile of 2026-02-03 ignored: measured {words}",)
+    save(tmp_path, a_profile(a_key(fixed=now)))
+    assert find(tmp_path, a_key(fixed=now)).profile
+    assert find(tmp_path, a_key(fixed=then)).profile
 
 
 def test_of_several_the_nearest_is_told(tmp_path: Path) -> None:
@@ -188,6 +209,23 @@ def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     save(tmp_path, a_profile())
     monkeypatch.setattr(Path, "read_bytes", refused)
     assert "Permission denied" in find(tmp_path, a_key()).ignored[0]
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    save(tmp_path, a_profile())
+    monkeypatch.setattr(Path, "iterdir", refused)
+    found = find(tmp_path, a_key())
+    assert found.profile is None
+    assert found.ignored == (f"profiles ignored: {tmp_path}: Permission denied",)
+
+
+def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
+    (tmp_path / "profiles").touch()
+    (line,) = find(tmp_path / "profiles", a_key()).ignored
+    assert line.startswith(f"profiles ignored: {tmp_path / 'profiles'}: ")
 
 
 def test_check_writable(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from service.cpus import available_cpus
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime
 from service.tuning.machine import key_here
-from service.tuning.profile import load, save
+from service.tuning.profile import Choice, load, save
 from tests.end_to_end.conftest import ROOT
 from tests.end_to_end.test_documents import commands
 from tests.service.conftest import TinyModel, a_gate, a_png, publish_tiny, serving
@@ -78,6 +78,41 @@ def settings_of(stored: StoredModel, **environ: object) -> Settings:
     return Settings.from_env({f"RESNET_{name.upper()}": str(value) for name, value in values.items()})
 
 
+def keep(stored: StoredModel, choice: Choice) -> None:
+    """A profile of this machine beside ``stored``."""
+    folder = stored.folder.parent / "profiles"
+    folder.mkdir()
+    save(folder, a_profile(key_here(stored, available_cpus(), Settings()), choice))
+
+
+OTHER_THAN_PLAIN: dict[str, Any] = {"slots": available_cpus() + 1, "max_batch": 3, "decode_threads": 2}
+
+
+async def is_plain(runtime: Runtime) -> None:
+    """Checks that nothing of ``OTHER_THAN_PLAIN`` is in use."""
+    (pipeline,) = runtime.models
+    assert runtime.profiles == [None]
+    assert pipeline.session.slots == available_cpus()
+    assert pipeline._batch_shape[0] == 8
+    assert pipeline._decode_pool is None
+    assert await pipeline.classify(a_png(), 1, float("inf"))
+
+
+class RawError(Exception):
+    """As ONNX Runtime's own: of no class that is known here."""
+
+
+def fail_to_warm_up(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    real = runtime_module.Session.warm_up
+
+    def failing(session: runtime_module.Session, max_batch: int) -> None:
+        if max_batch == size:
+            raise RawError(f"no memory\nfor a batch of {size}")
+        real(session, max_batch)
+
+    monkeypatch.setattr(runtime_module.Session, "warm_up", failing)
+
+
 # The whole way
 
 
@@ -120,7 +155,8 @@ def test_what_is_measured_is_kept_and_the_service_uses_it(
 def test_a_profile_that_does_not_fit_is_not_used(
     stored: StoredModel, caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
-    key = key_here(stored, available_cpus(), 0)
+    settings = settings_of(stored, provider="cpu", slots=2, profiles="off" if how == "off" else "auto")
+    key = key_here(stored, available_cpus(), settings)
     folder = stored.folder.parent / "profiles"
     folder.mkdir()
     stale = key.model_copy(update={"onnxruntime": "1.2.3"})
@@ -134,7 +170,7 @@ def test_a_profile_that_does_not_fit_is_not_used(
         assert await runtime.models[0].classify(a_png(), 1, float("inf"))
 
     with caplog.at_level("INFO", "service"):
-        serving(settings_of(stored, provider="cpu", slots=2, profiles="off" if how == "off" else "auto"), use)
+        serving(settings, use)
     lines = [message for message in caplog.messages if "profile" in message]
     assert len(lines) == (0 if how == "off" else 1)
     assert all(" ignored: " in line for line in lines)
@@ -144,9 +180,7 @@ def test_each_model_has_its_own_profile_and_the_default_ones_slots(stored: Store
     publish_tiny(store(stored), "other")
     other = ModelStore(store(stored)).resolve("other")
     for model, choice in ((stored, a_choice(slots=3, max_batch=2)), (other, a_choice(slots=1, max_batch=5))):
-        folder = model.folder.parent / "profiles"
-        folder.mkdir()
-        save(folder, a_profile(key_here(model, available_cpus(), 0), choice))
+        keep(model, choice)
 
     async def use(runtime: Runtime) -> None:
         assert [pipeline.session.slots for pipeline in runtime.models] == [3, 3]
@@ -159,9 +193,7 @@ def test_each_model_has_its_own_profile_and_the_default_ones_slots(stored: Store
 def test_a_profile_that_cannot_be_opened_does_not_stop_the_start(
     stored: StoredModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = stored.folder.parent / "profiles"
-    folder.mkdir()
-    save(folder, a_profile(key_here(stored, available_cpus(), 0), a_choice(precision="int8", max_batch=3)))
+    keep(stored, a_choice(precision="int8", **OTHER_THAN_PLAIN))
     real = runtime_module.Session
 
     def failing(stored: StoredModel, requested: str, *others: Any) -> Any:
@@ -171,12 +203,61 @@ def test_a_profile_that_cannot_be_opened_does_not_stop_the_start(
 
     monkeypatch.setattr(runtime_module, "Session", failing)
 
-    async def use(runtime: Runtime) -> None:
-        assert runtime.profiles == [None]
-        assert runtime.models[0]._batch_shape[0] == 8
-
-    serving(settings_of(stored), use)
+    serving(settings_of(stored), is_plain)
     assert "model tiny version 1: profile ignored: cpu: out of memory" in caplog.text
+
+
+def test_a_profile_that_cannot_be_warmed_up_does_not_stop_the_start(
+    stored: StoredModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(stored, a_choice(**OTHER_THAN_PLAIN))
+    fail_to_warm_up(monkeypatch, 3)
+    serving(settings_of(stored), is_plain)
+    (line,) = [message for message in caplog.messages if "ignored" in message]
+    assert line == "model tiny version 1: profile ignored: no memory for a batch of 3"
+
+
+def test_without_a_profile_a_warm_up_that_fails_stops_the_start(
+    stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_warm_up(monkeypatch, 8)
+    with pytest.raises(RawError):
+        serving(settings_of(stored), is_plain)
+
+
+def test_the_default_models_profile_failing_leaves_the_others_theirs(
+    stored: StoredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_tiny(store(stored), "other")
+    keep(stored, a_choice(**OTHER_THAN_PLAIN))
+    keep(ModelStore(store(stored)).resolve("other"), a_choice(slots=1, max_batch=5, decode_threads=9))
+    fail_to_warm_up(monkeypatch, 3)
+
+    async def use(runtime: Runtime) -> None:
+        assert [pipeline.session.slots for pipeline in runtime.models] == [available_cpus()] * 2
+        assert [pipeline._batch_shape[0] for pipeline in runtime.models] == [8, 5]
+        assert [pipeline._decode_pool for pipeline in runtime.models] == [None, None]
+        assert [profile is not None for profile in runtime.profiles] == [False, True]
+
+    serving(settings_of(stored, models="tiny,other"), use)
+
+
+def test_what_was_fixed_while_tuning_is_no_profile_for_a_start_without(
+    stored: StoredModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = tune("tiny", "--store", store(stored), *QUICK, *EASY, provider="cpu", slots="1")
+    assert done.returncode == 0, done.stderr
+    assert "from its next start with RESNET_PROVIDER=cpu RESNET_SLOTS=1\n" in done.stdout
+
+    async def unused(runtime: Runtime) -> None:
+        assert runtime.profiles == [None]
+
+    async def used(runtime: Runtime) -> None:
+        assert runtime.profiles != [None]
+
+    serving(settings_of(stored), unused)
+    assert " ignored: measured with RESNET_PROVIDER=cpu, which is not set" in caplog.text
+    serving(settings_of(stored, provider="cpu", slots=1), used)
 
 
 # The command
@@ -209,7 +290,7 @@ def test_an_ungated_variant_is_measured_only_by_name(tmp_path: Path) -> None:
     for named, measured in (("auto", {"fp32"}), ("int8", {"int8"})):
         done = tune("tiny", "--store", tmp_path, "--json", *QUICK, *EASY, provider="cpu", slots="1", precision=named)
         assert {trial["choice"]["precision"] for trial in json.loads(done.stdout)["trials"]} == measured
-    assert len(profiles(stored)) == 1
+    assert len(profiles(stored)) == 2
 
 
 def test_profiles_elsewhere(stored: StoredModel, tmp_path: Path) -> None:
