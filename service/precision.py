@@ -15,6 +15,7 @@ from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision, Variant
 from model_store.store import StoredModel
 from service.config import ConfigError, variable
+from service.providers import kind
 from service.settings import Provider
 
 Wanted = Literal["auto"] | Precision
@@ -27,9 +28,6 @@ _FAST: Final[Mapping[Provider, tuple[Precision, ...]]] = MappingProxyType(
         "cuda": ("fp16",),
         "tensorrt": ("int8", "fp16"),
     }
-)
-_KINDS: Final[Mapping[Provider, Literal["CPU", "GPU"]]] = MappingProxyType(
-    {"openvino": "CPU", "cpu": "CPU", "cuda": "GPU", "tensorrt": "GPU"}
 )
 
 
@@ -91,10 +89,9 @@ def _fast(stored: StoredModel, provider: Provider, cpu: CpuFeatures | None) -> I
 def _objection(variant: Variant, provider: Provider, cpu: CpuFeatures) -> str | None:
     if not variant.gated or variant.gate is None:
         return "it is ungated"
-    kind = _KINDS[provider]
-    if _KINDS[variant.gate.provider] != kind:
-        return f"its gate was measured on {variant.gate.provider}, on no {kind}"
-    if kind == "CPU" and variant.precision == "int8" and not cpu.int8_dot:
+    if kind(variant.gate.provider) != kind(provider):
+        return f"its gate was measured on {variant.gate.provider}, on no {kind(provider)}"
+    if kind(provider) == "CPU" and variant.precision == "int8" and not cpu.int8_dot:
         return "this CPU has no 8-bit dot product"
     if variant.precision == "bf16" and not cpu.bf16:
         return "this CPU has no bf16 instructions"

@@ -17,6 +17,7 @@ from service.providers.base import Arithmetic as Arithmetic
 from service.providers.base import ExecutionProvider, ProviderSession
 from service.providers.base import ProviderUnavailable as ProviderUnavailable
 from service.providers.base import Share as Share
+from service.providers.base import kind as kind
 from service.providers.cpu import CPU
 from service.providers.cuda import CUDA
 from service.providers.openvino import OPENVINO

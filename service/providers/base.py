@@ -17,7 +17,14 @@ from service.settings import Provider, ProviderSettings
 Arithmetic = Literal["fp32", "fp16", "int8", "bf16"]
 """What a file computes in. ``bf16`` is an fp32 file that the provider is asked to round."""
 
+Kind = Literal["CPU", "GPU"]
+
 GPU_SLOTS: Final = 2  # one batch computes while the next is copied
+
+
+def kind(provider: Provider) -> Kind:
+    """What ``provider`` computes on: a slot of a CPU is a core, which decoding needs too."""
+    return "GPU" if provider in ("cuda", "tensorrt") else "CPU"
 
 
 class ProviderUnavailable(Exception):
@@ -38,7 +45,7 @@ class Share:
 
     def slots(self, provider: Provider) -> int:
         """Batches at the same time: one a core, or two in flight on a GPU."""
-        return self.wanted_slots or (GPU_SLOTS if provider in ("cuda", "tensorrt") else self.cpus)
+        return self.wanted_slots or (GPU_SLOTS if kind(provider) == "GPU" else self.cpus)
 
     def threads(self, provider: Provider) -> int:
         """Threads for each batch, so that all slots together use all cores."""

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from service.config import ConfigError
-from service.providers.base import GPU_SLOTS, Share, private_folder
+from service.providers.base import GPU_SLOTS, Share, kind, private_folder
+from service.settings import Provider
+
+
+def test_every_provider_is_of_a_kind() -> None:
+    kinds = {provider: kind(provider) for provider in get_args(Provider)}
+    assert kinds == {"tensorrt": "GPU", "cuda": "GPU", "openvino": "CPU", "cpu": "CPU"}
 
 
 @pytest.mark.parametrize(
