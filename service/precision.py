@@ -7,7 +7,7 @@ only on CPUs with instructions for them (``model_store.cpu_features``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -42,9 +42,7 @@ def choose_variant(stored: StoredModel, wanted: Wanted, provider: Provider, cpu:
         return fast or stored.variant("fp32")
     variant = stored.variant(wanted)
     if wanted == "bf16":
-        if provider != "openvino":
-            raise ConfigError(f"{variable('precision')}='bf16': {provider} does not compute in it; OpenVINO does")
-        _check_bf16(cpu)
+        _check_bf16([provider], cpu)
     return variant
 
 
@@ -64,17 +62,22 @@ def passed_over(stored: StoredModel, provider: Provider, cpu: CpuFeatures | None
     return tuple(reasons)
 
 
-def check_precision(stored: StoredModel, wanted: Wanted, cpu: CpuFeatures | None = None) -> None:
+def check_precision(
+    stored: StoredModel, wanted: Wanted, cpu: CpuFeatures | None = None, providers: Sequence[Provider] = ("openvino",)
+) -> None:
     """``StoreError`` where ``stored`` lacks what is asked for, or lacks fp32, which ``auto`` falls back to.
 
-    ``ConfigError`` where no provider here can compute in it.
+    ``ConfigError`` where none of ``providers``, those that will be tried, can compute in it here.
     """
     stored.variant("fp32" if wanted == "auto" else wanted)
     if wanted == "bf16":
-        _check_bf16(cpu)
+        _check_bf16(providers, cpu)
 
 
-def _check_bf16(cpu: CpuFeatures | None) -> None:
+def _check_bf16(providers: Sequence[Provider], cpu: CpuFeatures | None) -> None:
+    if "openvino" not in providers:
+        tried = " or ".join(providers)
+        raise ConfigError(f"{variable('precision')}='bf16': {tried} does not compute in it; OpenVINO does")
     if not (cpu or cpu_features()).bf16:
         raise ConfigError(f"{variable('precision')}='bf16': this CPU has no bf16 instructions")
 

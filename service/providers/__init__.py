@@ -75,12 +75,19 @@ def open_session(
 ) -> OpenedSession:
     """A session for ``file`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``.
 
-    Where providers run different files, ``file`` is a function that says which, and in what arithmetic; a path alone
-    is run in fp32, or as its own quantization says. ``ConfigError`` for options that no provider should pass over.
+    Where providers run different files, ``file`` is a function that says which, and in what arithmetic, or raises
+    ``ConfigError`` where that provider has none to run; a path alone is run in fp32, or as its own quantization says.
+    ``ConfigError`` where no provider has one, and for options that none should pass over.
     """
     names, passed_over = candidates(requested)
     for name in names:
-        path, precision = _file(file, name)
+        try:
+            path, precision = _file(file, name)
+        except ConfigError as error:
+            if name == names[-1]:
+                raise ConfigError("; ".join([*passed_over, str(error)])) from error
+            passed_over.append(f"{name}: {error}")
+            continue
         try:
             session = PROVIDERS[name].open(path, share, precision, options or ProviderSettings())
         except ConfigError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -97,6 +98,31 @@ def test_each_provider_gets_its_own_file_and_arithmetic(fake: FakeRuntime) -> No
     assert asked == ["cuda", "openvino"]
     assert opened.session.path == Path("openvino.onnx")  # type: ignore[attr-defined]
     assert "bf16" in opened.session.options.provider_options["load_config"]  # type: ignore[attr-defined]
+
+
+def only(*having: Provider) -> Callable[[Provider], tuple[Path, Arithmetic]]:
+    """A model that ``having`` alone have a file of, as one in bf16."""
+
+    def file(provider: Provider) -> tuple[Path, Arithmetic]:
+        if provider not in having:
+            raise ConfigError(f"{provider} does not compute in it")
+        return MODEL, "fp32"
+
+    return file
+
+
+def test_auto_passes_over_what_has_no_file_to_run(fake: FakeRuntime) -> None:
+    opened = open_session(only("openvino"), "auto", Share(1))
+    assert opened.provider == "openvino"
+    assert opened.passed_over == ("cuda: cuda does not compute in it",)
+
+
+def test_a_file_that_no_provider_has_is_a_wrong_setting(fake: FakeRuntime) -> None:
+    fake.broken = frozenset({"OpenVINO"})
+    with pytest.raises(ConfigError, match=r"cuda does not compute in it; openvino: .* broken; cpu does not compute in"):
+        open_session(only("openvino"), "auto", Share(1))
+    with pytest.raises(ConfigError, match=r"^cuda does not compute in it$"):
+        open_session(only("openvino"), "cuda", Share(1))
 
 
 def test_bf16_is_never_quietly_something_else(fake: FakeRuntime) -> None:
