@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+import numpy as np
+
 from service.config import ConfigError
 from service.providers.base import Arithmetic as Arithmetic
 from service.providers.base import ExecutionProvider, ProviderSession
@@ -67,6 +69,14 @@ def _file(file: ModelFile, provider: Provider) -> tuple[Path, Arithmetic]:
     return (file, "fp32") if isinstance(file, Path) else file(provider)
 
 
+def _try_out(session: ProviderSession) -> None:
+    """One blank image (uint8, as every model's): a GPU of a wrong architecture or without memory fails only here."""
+    (image,) = session.get_inputs()
+    session.run(
+        [output.name for output in session.get_outputs()], {image.name: np.zeros((1, *image.shape[1:]), np.uint8)}
+    )
+
+
 def open_session(
     file: ModelFile,
     requested: Literal["auto"] | Provider,
@@ -74,6 +84,8 @@ def open_session(
     options: ProviderSettings | None = None,
 ) -> OpenedSession:
     """A session for ``file`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``.
+
+    For ``auto``, a GPU must not only open the model but run it.
 
     Where providers run different files, ``file`` is a function that says which, and in what arithmetic, or raises
     ``ConfigError`` where that provider has none to run; a path alone is run in fp32, or as its own quantization says.
@@ -90,6 +102,8 @@ def open_session(
             continue
         try:
             session = PROVIDERS[name].open(path, share, precision, options or ProviderSettings())
+            if requested == "auto" and kind(name) == "GPU":
+                _try_out(session)
         except ConfigError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base

@@ -107,6 +107,8 @@ class FakeSession:
 
     def run_with_iobinding(self, binding: Binding, options: RunOptions | None) -> None:
         self.runs.append((binding, options))
+        if self.names[0] in self.runtime.no_kernels:
+            raise RuntimeError("no kernel image is available for execution on the device")
         if options is None:
             with self.runtime.using_the_gpu():
                 self._compute(binding)
@@ -139,6 +141,7 @@ class FakeRuntime:
     available: list[str] = field(default_factory=lambda: [tensorrt.NAME, cuda.NAME, "CPUExecutionProvider"])
     failing: frozenset[str] = frozenset()  # passed over with a line in the log, as ONNX Runtime does
     broken: frozenset[str] = frozenset()
+    no_kernels: frozenset[str] = frozenset()  # opened, but not able to run
     devices: list[Any] = field(default_factory=list)
     register_error: Exception | None = None
     registered: list[str] = field(default_factory=list)

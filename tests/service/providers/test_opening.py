@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from model_store.store import StoredModel
@@ -24,6 +25,7 @@ from service.providers import (
     tensorrt,
 )
 from service.settings import Provider, ProviderSettings
+from tests.service.conftest import SIDE
 from tests.service.providers.conftest import MODEL, FakeRuntime, driver, plugin
 
 
@@ -49,6 +51,27 @@ def test_auto_falls_back_and_says_why(fake: FakeRuntime, caplog: pytest.LogCaptu
     assert opened.provider == "cpu"
     assert opened.passed_over == (f"cuda: {cuda.NAME} is broken", "openvino: OpenVINO is broken")
     assert "model.onnx" in caplog.text
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_auto_passes_over_a_gpu_that_opens_a_model_and_cannot_run_it(fake: FakeRuntime, graphs: bool) -> None:
+    fake.no_kernels = frozenset({cuda.NAME})
+    settings = ProviderSettings(cuda_graphs=graphs)
+    opened = open_session(MODEL, "auto", Share(3), settings)
+    assert (opened.provider, opened.slots) == ("openvino", 3)
+    assert opened.passed_over == ("cuda: no kernel image is available for execution on the device",)
+    assert open_session(MODEL, "cuda", Share(3), settings).provider == "cuda"
+
+
+def test_auto_tries_a_gpu_with_one_image_and_a_cpu_not_at_all(fake: FakeRuntime) -> None:
+    open_session(MODEL, "auto", Share(3))
+    ((binding, _),) = fake.sessions[0].runs
+    image = binding.inputs["image"].data
+    assert (image.shape, image.dtype, image.any()) == ((1, SIDE, SIDE, 3), np.uint8, False)
+    assert set(binding.outputs) == {"logits", "embedding"}
+    fake.broken = frozenset({cuda.NAME})
+    open_session(MODEL, "auto", Share(3))
+    assert not fake.sessions[1].runs
 
 
 def test_auto_passes_over_what_is_not_there(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
