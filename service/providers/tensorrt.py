@@ -76,7 +76,7 @@ def _caches(path: Path, cache_dir: Path | None) -> dict[str, Any]:
         return {}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = str(private_folder(cache_dir / "tensorrt" / ort.__version__ / digest[:16]))
+    folder = str(private_folder(cache_dir, "tensorrt", ort.__version__, digest[:16]))
     return {
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": folder,
