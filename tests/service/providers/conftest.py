@@ -6,6 +6,7 @@ buffers that it was captured with, in the thread that captured it, and nobody el
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,6 +148,7 @@ class FakeRuntime:
     registered: list[str] = field(default_factory=list)
     sessions: list[FakeSession] = field(default_factory=list)
     preloaded: int = 0
+    tf32: list[str] = field(default_factory=list)  # what NVIDIA's libraries were told when they were loaded, and after
     model: TinyModel = field(default_factory=TinyModel)
     busy: int = 0
     captures: int = 0
@@ -190,6 +192,7 @@ class FakeRuntime:
 
     def preload_dlls(self) -> None:
         self.preloaded += 1
+        self.tf32.append(os.environ["NVIDIA_TF32_OVERRIDE"])
 
     def register_execution_provider_library(self, name: str, path: str) -> None:
         if self.register_error:
@@ -203,6 +206,7 @@ class FakeRuntime:
         names = [p if isinstance(p, str) else p[0] for p in providers or ["OpenVINO"]]
         if names[0] in self.broken:
             raise ValueError(f"{names[0]} is broken")
+        self.tf32.append(os.environ["NVIDIA_TF32_OVERRIDE"])
         session = FakeSession(self, path, options, providers, [name for name in names if name not in self.failing])
         self.sessions.append(session)
         return session
@@ -220,6 +224,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
         if hasattr(module, "ort"):
             monkeypatch.setattr(module, "ort", runtime)
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)  # type: ignore[arg-type]
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     driver(monkeypatch, 1)
     plugin(monkeypatch, runtime)
     return runtime

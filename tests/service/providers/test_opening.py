@@ -162,6 +162,21 @@ def test_a_wrong_option_is_no_reason_to_take_another_provider(fake: FakeRuntime,
         open_session(MODEL, "auto", Share(1), ProviderSettings(cache_dir=tmp_path))
 
 
+@pytest.mark.parametrize("requested", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("max_batch", [None, 4])
+def test_nothing_of_nvidia_meets_tf32(fake: FakeRuntime, requested: Provider, max_batch: int | None) -> None:
+    """Neither the libraries, which keep what they read first, nor a session, whatever the environment said."""
+    open_session(MODEL, requested, Share(2, max_batch=max_batch))
+    assert len(fake.tf32) >= 2
+    assert set(fake.tf32) == {"0"}
+
+
+@pytest.mark.parametrize("requested", ["openvino", "cpu"])
+def test_cpu_providers_leave_the_environment_alone(fake: FakeRuntime, requested: Provider) -> None:
+    open_session(MODEL, requested, Share(2))
+    assert fake.tf32 == ["1"]
+
+
 @pytest.mark.parametrize("requested", get_args(Provider))
 def test_no_session_spins(fake: FakeRuntime, requested: Provider) -> None:
     open_session(MODEL, requested, Share(4, max_batch=4))
