@@ -7,7 +7,7 @@ only on CPUs with instructions for them (``model_store.cpu_features``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -15,6 +15,7 @@ from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision, Variant
 from model_store.store import StoredModel
 from service.config import ConfigError, variable
+from service.providers import kind
 from service.settings import Provider
 
 Wanted = Literal["auto"] | Precision
@@ -27,9 +28,6 @@ _FAST: Final[Mapping[Provider, tuple[Precision, ...]]] = MappingProxyType(
         "cuda": ("fp16",),
         "tensorrt": ("int8", "fp16"),
     }
-)
-_KINDS: Final[Mapping[Provider, Literal["CPU", "GPU"]]] = MappingProxyType(
-    {"openvino": "CPU", "cpu": "CPU", "cuda": "GPU", "tensorrt": "GPU"}
 )
 
 
@@ -44,9 +42,7 @@ def choose_variant(stored: StoredModel, wanted: Wanted, provider: Provider, cpu:
         return fast or stored.variant("fp32")
     variant = stored.variant(wanted)
     if wanted == "bf16":
-        if provider != "openvino":
-            raise ConfigError(f"{variable('precision')}='bf16': {provider} does not compute in it; OpenVINO does")
-        _check_bf16(cpu)
+        _check_bf16([provider], cpu)
     return variant
 
 
@@ -66,17 +62,22 @@ def passed_over(stored: StoredModel, provider: Provider, cpu: CpuFeatures | None
     return tuple(reasons)
 
 
-def check_precision(stored: StoredModel, wanted: Wanted, cpu: CpuFeatures | None = None) -> None:
+def check_precision(
+    stored: StoredModel, wanted: Wanted, cpu: CpuFeatures | None = None, providers: Sequence[Provider] = ("openvino",)
+) -> None:
     """``StoreError`` where ``stored`` lacks what is asked for, or lacks fp32, which ``auto`` falls back to.
 
-    ``ConfigError`` where no provider here can compute in it.
+    ``ConfigError`` where none of ``providers``, those that will be tried, can compute in it here.
     """
     stored.variant("fp32" if wanted == "auto" else wanted)
     if wanted == "bf16":
-        _check_bf16(cpu)
+        _check_bf16(providers, cpu)
 
 
-def _check_bf16(cpu: CpuFeatures | None) -> None:
+def _check_bf16(providers: Sequence[Provider], cpu: CpuFeatures | None) -> None:
+    if "openvino" not in providers:
+        tried = " or ".join(providers)
+        raise ConfigError(f"{variable('precision')}='bf16': {tried} does not compute in it; OpenVINO does")
     if not (cpu or cpu_features()).bf16:
         raise ConfigError(f"{variable('precision')}='bf16': this CPU has no bf16 instructions")
 
@@ -91,10 +92,9 @@ def _fast(stored: StoredModel, provider: Provider, cpu: CpuFeatures | None) -> I
 def _objection(variant: Variant, provider: Provider, cpu: CpuFeatures) -> str | None:
     if not variant.gated or variant.gate is None:
         return "it is ungated"
-    kind = _KINDS[provider]
-    if _KINDS[variant.gate.provider] != kind:
-        return f"its gate was measured on {variant.gate.provider}, on no {kind}"
-    if kind == "CPU" and variant.precision == "int8" and not cpu.int8_dot:
+    if kind(variant.gate.provider) != kind(provider):
+        return f"its gate was measured on {variant.gate.provider}, on no {kind(provider)}"
+    if kind(provider) == "CPU" and variant.precision == "int8" and not cpu.int8_dot:
         return "this CPU has no 8-bit dot product"
     if variant.precision == "bf16" and not cpu.bf16:
         return "this CPU has no bf16 instructions"

@@ -12,11 +12,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
+import numpy as np
+
 from service.config import ConfigError
 from service.providers.base import Arithmetic as Arithmetic
 from service.providers.base import ExecutionProvider, ProviderSession
 from service.providers.base import ProviderUnavailable as ProviderUnavailable
 from service.providers.base import Share as Share
+from service.providers.base import kind as kind
 from service.providers.cpu import CPU
 from service.providers.cuda import CUDA
 from service.providers.openvino import OPENVINO
@@ -66,6 +69,14 @@ def _file(file: ModelFile, provider: Provider) -> tuple[Path, Arithmetic]:
     return (file, "fp32") if isinstance(file, Path) else file(provider)
 
 
+def _try_out(session: ProviderSession) -> None:
+    """One blank image (uint8, as every model's): a GPU of a wrong architecture or without memory fails only here."""
+    (image,) = session.get_inputs()
+    session.run(
+        [output.name for output in session.get_outputs()], {image.name: np.zeros((1, *image.shape[1:]), np.uint8)}
+    )
+
+
 def open_session(
     file: ModelFile,
     requested: Literal["auto"] | Provider,
@@ -74,14 +85,25 @@ def open_session(
 ) -> OpenedSession:
     """A session for ``file`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``.
 
-    Where providers run different files, ``file`` is a function that says which, and in what arithmetic; a path alone
-    is run in fp32, or as its own quantization says. ``ConfigError`` for options that no provider should pass over.
+    For ``auto``, a GPU must not only open the model but run it.
+
+    Where providers run different files, ``file`` is a function that says which, and in what arithmetic, or raises
+    ``ConfigError`` where that provider has none to run; a path alone is run in fp32, or as its own quantization says.
+    ``ConfigError`` where no provider has one, and for options that none should pass over.
     """
     names, passed_over = candidates(requested)
     for name in names:
-        path, precision = _file(file, name)
+        try:
+            path, precision = _file(file, name)
+        except ConfigError as error:
+            if name == names[-1]:
+                raise ConfigError("; ".join([*passed_over, str(error)])) from error
+            passed_over.append(f"{name}: {error}")
+            continue
         try:
             session = PROVIDERS[name].open(path, share, precision, options or ProviderSettings())
+            if requested == "auto" and kind(name) == "GPU":
+                _try_out(session)
         except ConfigError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base

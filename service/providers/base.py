@@ -11,13 +11,20 @@ from typing import Any, Final, Literal, Protocol
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.config import ConfigError
+from service.config import ConfigError, variable
 from service.settings import Provider, ProviderSettings
 
 Arithmetic = Literal["fp32", "fp16", "int8", "bf16"]
 """What a file computes in. ``bf16`` is an fp32 file that the provider is asked to round."""
 
+Kind = Literal["CPU", "GPU"]
+
 GPU_SLOTS: Final = 2  # one batch computes while the next is copied
+
+
+def kind(provider: Provider) -> Kind:
+    """What ``provider`` computes on: a slot of a CPU is a core, which decoding needs too."""
+    return "GPU" if provider in ("cuda", "tensorrt") else "CPU"
 
 
 class ProviderUnavailable(Exception):
@@ -38,7 +45,7 @@ class Share:
 
     def slots(self, provider: Provider) -> int:
         """Batches at the same time: one a core, or two in flight on a GPU."""
-        return self.wanted_slots or (GPU_SLOTS if provider in ("cuda", "tensorrt") else self.cpus)
+        return self.wanted_slots or (GPU_SLOTS if kind(provider) == "GPU" else self.cpus)
 
     def threads(self, provider: Provider) -> int:
         """Threads for each batch, so that all slots together use all cores."""
@@ -87,13 +94,21 @@ def refuse_bf16(precision: Arithmetic) -> None:
         raise ProviderUnavailable("it has no bf16 arithmetic for an fp32 file")
 
 
-def private_folder(folder: Path) -> Path:
-    """``folder``, made if missing; ``ConfigError`` where others may write, as what compilers leave there is run."""
+def private_folder(cache_dir: Path, *levels: str) -> Path:
+    """The folder ``levels`` below ``cache_dir``, each made for this user alone if missing.
+
+    ``ConfigError`` where others may write to one of them, as what compilers leave there is run. How closed an existing
+    ``cache_dir`` is is left to who made it.
+    """
+    name, folder = variable("cache_dir"), cache_dir
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
+        cache_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for level in levels:
+            folder /= level
+            folder.mkdir(mode=0o700, exist_ok=True)
+            found = folder.stat()
+            if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:
+                raise ConfigError(f"{name}: {folder} must be owned by the service's user and writable by no other")
     except OSError as error:
-        raise ConfigError(f"RESNET_CACHE_DIR: {folder}: {error.strerror}") from error
-    if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:
-        raise ConfigError(f"RESNET_CACHE_DIR: {folder} must be owned by the service's user and writable by no other")
+        raise ConfigError(f"{name}: {folder}: {error.strerror}") from error
     return folder

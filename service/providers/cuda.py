@@ -19,7 +19,7 @@ from service.providers.base import (
     refuse_bf16,
     session_options,
 )
-from service.providers.gpu import GpuSession, check_gpu
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32
 from service.settings import ProviderSettings
 
 NAME: Final = "CUDAExecutionProvider"
@@ -50,6 +50,7 @@ def _start(path: Path, options: dict[str, str]) -> Any:
 
 def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
     refuse_bf16(precision)
+    forbid_tf32()
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
     device, slots = ("cuda", options.gpu_device), share.slots("cuda")
     if options.cuda_graphs:

@@ -11,6 +11,7 @@ CUDA graphs: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvi
 from __future__ import annotations
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,16 @@ def check_gpu(provider: str) -> None:
         raise ProviderUnavailable(f"no NVIDIA driver: {error}") from error
     if not count:
         raise ProviderUnavailable("no NVIDIA GPU")
+
+
+def forbid_tf32() -> None:
+    """Tell NVIDIA's libraries to compute fp32 in fp32, whatever the environment said; before the first GPU session.
+
+    TensorRT's builder rounds to TF32 unless told otherwise, and ONNX Runtime has no option for that. The variable is
+    the process's, and keeps the value that the first session met, CUDA's too:
+    https://github.com/microsoft/onnxruntime/issues/26029
+    """
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 
 class _Captures:

@@ -47,7 +47,7 @@ def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSett
         "INFERENCE_NUM_THREADS": str(slots * share.threads("openvino")),
     }
     if options.cache_dir is not None:
-        config["CACHE_DIR"] = str(private_folder(options.cache_dir / "openvino"))
+        config["CACHE_DIR"] = str(private_folder(options.cache_dir, "openvino"))
     session = session_options(1)
     # Where OpenVINO took only parts of the graph, the rest would run elsewhere without a word.
     session.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -1,6 +1,7 @@
 """TensorRT, through onnxruntime-gpu and NVIDIA's libraries, which no Python extra of ours brings.
 
 An engine is built for a GPU, a file and a range of batch sizes, and that takes minutes; ``RESNET_CACHE_DIR`` keeps it.
+TF32 is off by an environment variable alone (``forbid_tf32``): ``use_tf32`` reaches only what runs on CUDA.
 Options: https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html#execution-provider-options
 """
 
@@ -24,7 +25,7 @@ from service.providers.base import (
 )
 from service.providers.cuda import NAME as CUDA_NAME
 from service.providers.cuda import cuda_options
-from service.providers.gpu import GpuSession, check_gpu
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32
 from service.settings import ProviderSettings
 
 NAME: Final = "TensorrtExecutionProvider"
@@ -32,6 +33,7 @@ NAME: Final = "TensorrtExecutionProvider"
 
 def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
     refuse_bf16(precision)
+    forbid_tf32()
     ort.preload_dlls()
     chosen = {
         "device_id": options.gpu_device,
@@ -76,7 +78,7 @@ def _caches(path: Path, cache_dir: Path | None) -> dict[str, Any]:
         return {}
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    folder = str(private_folder(cache_dir / "tensorrt" / ort.__version__ / digest[:16]))
+    folder = str(private_folder(cache_dir, "tensorrt", ort.__version__, digest[:16]))
     return {
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": folder,

@@ -162,6 +162,14 @@ def test_bf16_by_name_is_for_openvino_on_a_cpu_that_has_it(tmp_path: Path) -> No
             call()
 
 
+def test_bf16_by_name_needs_one_provider_that_has_it(tmp_path: Path) -> None:
+    stored = publish(tmp_path, bf16=a_gate("off", passed=False, provider="openvino"))
+    check_precision(stored, "bf16", ALL, ["cuda", "openvino", "cpu"])
+    with pytest.raises(ConfigError, match="cuda or cpu does not compute in it; OpenVINO does"):
+        check_precision(stored, "bf16", ALL, ["cuda", "cpu"])
+    check_precision(stored, "fp32", ALL, ["cuda", "cpu"])
+
+
 @pytest.mark.parametrize("precision", ["int8", "fp16", "bf16"])
 def test_a_precision_that_the_model_lacks(tiny_stored: StoredModel, precision: Precision) -> None:
     for call in (

@@ -6,6 +6,7 @@ buffers that it was captured with, in the thread that captured it, and nobody el
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,6 +108,8 @@ class FakeSession:
 
     def run_with_iobinding(self, binding: Binding, options: RunOptions | None) -> None:
         self.runs.append((binding, options))
+        if self.names[0] in self.runtime.no_kernels:
+            raise RuntimeError("no kernel image is available for execution on the device")
         if options is None:
             with self.runtime.using_the_gpu():
                 self._compute(binding)
@@ -139,11 +142,13 @@ class FakeRuntime:
     available: list[str] = field(default_factory=lambda: [tensorrt.NAME, cuda.NAME, "CPUExecutionProvider"])
     failing: frozenset[str] = frozenset()  # passed over with a line in the log, as ONNX Runtime does
     broken: frozenset[str] = frozenset()
+    no_kernels: frozenset[str] = frozenset()  # opened, but not able to run
     devices: list[Any] = field(default_factory=list)
     register_error: Exception | None = None
     registered: list[str] = field(default_factory=list)
     sessions: list[FakeSession] = field(default_factory=list)
     preloaded: int = 0
+    tf32: list[str] = field(default_factory=list)  # what NVIDIA's libraries were told when they were loaded, and after
     model: TinyModel = field(default_factory=TinyModel)
     busy: int = 0
     captures: int = 0
@@ -187,6 +192,7 @@ class FakeRuntime:
 
     def preload_dlls(self) -> None:
         self.preloaded += 1
+        self.tf32.append(os.environ["NVIDIA_TF32_OVERRIDE"])
 
     def register_execution_provider_library(self, name: str, path: str) -> None:
         if self.register_error:
@@ -200,6 +206,7 @@ class FakeRuntime:
         names = [p if isinstance(p, str) else p[0] for p in providers or ["OpenVINO"]]
         if names[0] in self.broken:
             raise ValueError(f"{names[0]} is broken")
+        self.tf32.append(os.environ["NVIDIA_TF32_OVERRIDE"])
         session = FakeSession(self, path, options, providers, [name for name in names if name not in self.failing])
         self.sessions.append(session)
         return session
@@ -217,6 +224,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRuntime:
         if hasattr(module, "ort"):
             monkeypatch.setattr(module, "ort", runtime)
     monkeypatch.setitem(sys.modules, "onnxruntime", runtime)  # type: ignore[arg-type]
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
     driver(monkeypatch, 1)
     plugin(monkeypatch, runtime)
     return runtime

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from model_store.store import StoredModel
@@ -23,6 +25,7 @@ from service.providers import (
     tensorrt,
 )
 from service.settings import Provider, ProviderSettings
+from tests.service.conftest import SIDE
 from tests.service.providers.conftest import MODEL, FakeRuntime, driver, plugin
 
 
@@ -48,6 +51,27 @@ def test_auto_falls_back_and_says_why(fake: FakeRuntime, caplog: pytest.LogCaptu
     assert opened.provider == "cpu"
     assert opened.passed_over == (f"cuda: {cuda.NAME} is broken", "openvino: OpenVINO is broken")
     assert "model.onnx" in caplog.text
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+def test_auto_passes_over_a_gpu_that_opens_a_model_and_cannot_run_it(fake: FakeRuntime, graphs: bool) -> None:
+    fake.no_kernels = frozenset({cuda.NAME})
+    settings = ProviderSettings(cuda_graphs=graphs)
+    opened = open_session(MODEL, "auto", Share(3), settings)
+    assert (opened.provider, opened.slots) == ("openvino", 3)
+    assert opened.passed_over == ("cuda: no kernel image is available for execution on the device",)
+    assert open_session(MODEL, "cuda", Share(3), settings).provider == "cuda"
+
+
+def test_auto_tries_a_gpu_with_one_image_and_a_cpu_not_at_all(fake: FakeRuntime) -> None:
+    open_session(MODEL, "auto", Share(3))
+    ((binding, _),) = fake.sessions[0].runs
+    image = binding.inputs["image"].data
+    assert (image.shape, image.dtype, image.any()) == ((1, SIDE, SIDE, 3), np.uint8, False)
+    assert set(binding.outputs) == {"logits", "embedding"}
+    fake.broken = frozenset({cuda.NAME})
+    open_session(MODEL, "auto", Share(3))
+    assert not fake.sessions[1].runs
 
 
 def test_auto_passes_over_what_is_not_there(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +123,31 @@ def test_each_provider_gets_its_own_file_and_arithmetic(fake: FakeRuntime) -> No
     assert "bf16" in opened.session.options.provider_options["load_config"]  # type: ignore[attr-defined]
 
 
+def only(*having: Provider) -> Callable[[Provider], tuple[Path, Arithmetic]]:
+    """A model that ``having`` alone have a file of, as one in bf16."""
+
+    def file(provider: Provider) -> tuple[Path, Arithmetic]:
+        if provider not in having:
+            raise ConfigError(f"{provider} does not compute in it")
+        return MODEL, "fp32"
+
+    return file
+
+
+def test_auto_passes_over_what_has_no_file_to_run(fake: FakeRuntime) -> None:
+    opened = open_session(only("openvino"), "auto", Share(1))
+    assert opened.provider == "openvino"
+    assert opened.passed_over == ("cuda: cuda does not compute in it",)
+
+
+def test_a_file_that_no_provider_has_is_a_wrong_setting(fake: FakeRuntime) -> None:
+    fake.broken = frozenset({"OpenVINO"})
+    with pytest.raises(ConfigError, match=r"cuda does not compute in it; openvino: .* broken; cpu does not compute in"):
+        open_session(only("openvino"), "auto", Share(1))
+    with pytest.raises(ConfigError, match=r"^cuda does not compute in it$"):
+        open_session(only("openvino"), "cuda", Share(1))
+
+
 def test_bf16_is_never_quietly_something_else(fake: FakeRuntime) -> None:
     for provider in ("cpu", "cuda", "tensorrt"):
         with pytest.raises(ProviderUnavailable, match="bf16"):
@@ -111,6 +160,21 @@ def test_a_wrong_option_is_no_reason_to_take_another_provider(fake: FakeRuntime,
     (tmp_path / "openvino").write_text("a file where the folder should be")
     with pytest.raises(ConfigError, match="RESNET_CACHE_DIR"):
         open_session(MODEL, "auto", Share(1), ProviderSettings(cache_dir=tmp_path))
+
+
+@pytest.mark.parametrize("requested", ["cuda", "tensorrt"])
+@pytest.mark.parametrize("max_batch", [None, 4])
+def test_nothing_of_nvidia_meets_tf32(fake: FakeRuntime, requested: Provider, max_batch: int | None) -> None:
+    """Neither the libraries, which keep what they read first, nor a session, whatever the environment said."""
+    open_session(MODEL, requested, Share(2, max_batch=max_batch))
+    assert len(fake.tf32) >= 2
+    assert set(fake.tf32) == {"0"}
+
+
+@pytest.mark.parametrize("requested", ["openvino", "cpu"])
+def test_cpu_providers_leave_the_environment_alone(fake: FakeRuntime, requested: Provider) -> None:
+    open_session(MODEL, requested, Share(2))
+    assert fake.tf32 == ["1"]
 
 
 @pytest.mark.parametrize("requested", get_args(Provider))

@@ -76,7 +76,8 @@ def test_engines_are_kept_for_a_file_and_a_release(fake: FakeRuntime, tmp_path: 
     assert folders[0] == folders[2] != folders[1]
     for folder in folders:
         assert folder.parent == tmp_path / "cache" / "tensorrt" / fake.__version__
-        assert folder.stat().st_mode & 0o777 == 0o700
+        for level in (folder, folder.parent, folder.parent.parent):
+            assert level.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_session_without_it_is_no_tensorrt_session(fake: FakeRuntime) -> None:
