@@ -57,9 +57,9 @@ def chosen_models(settings: Settings) -> list[StoredModel]:
 
 def check_start(settings: Settings) -> None:
     """Before any worker starts: what is asked for can be had. Raises one of ``StartError``."""
+    providers, _ = candidates(settings.inference.provider)
     for stored in chosen_models(settings):
-        check_precision(stored, settings.inference.precision)
-    candidates(settings.inference.provider)
+        check_precision(stored, settings.inference.precision, providers=providers)
 
 
 def _forming(settings: Settings) -> Forming:

@@ -15,7 +15,7 @@ from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
 from service.postprocess import Floats
 from service.precision import choose_variant, passed_over
-from service.providers import Share, open_session
+from service.providers import Share, kind, open_session
 from service.settings import Provider, ProviderSettings
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Session:
     @property
     def on_cpu(self) -> bool:
         """Whether a slot is a core, which decoding needs too."""
-        return self.provider in ("cpu", "openvino")
+        return kind(self.provider) == "CPU"
 
     def _check_signature(self, stored: StoredModel) -> None:
         """Refuse a graph that is not what its manifest says, before any request meets it."""

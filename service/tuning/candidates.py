@@ -16,7 +16,7 @@ from model_store.manifest import Precision
 from model_store.store import StoredModel
 from service.config import ConfigError, Settings
 from service.precision import admitted, choose_variant
-from service.providers import Share
+from service.providers import Share, kind
 from service.settings import Provider
 from service.tuning.fixed import given
 from service.tuning.profile import Choice, Figures
@@ -31,14 +31,10 @@ _LARGEST_BATCH: Final = 64
 _BATCHES: Final = (1, 4, 8, 16, 32, _LARGEST_BATCH)
 
 
-def is_cpu(provider: Provider) -> bool:
-    return provider in ("cpu", "openvino")
-
-
 def loads(provider: Provider, cores: int) -> tuple[int, ...]:
     """Requests at a time, ascending: from where nothing waits to where all does."""
-    base = cores if is_cpu(provider) else 8
-    return tuple(base * times for times in ((1, 2, 4, 8) if is_cpu(provider) else (1, 4, 16, 32)))
+    base = cores if kind(provider) == "CPU" else 8
+    return tuple(base * times for times in ((1, 2, 4, 8) if kind(provider) == "CPU" else (1, 4, 16, 32)))
 
 
 def pairs(stored: StoredModel, providers: Iterable[Provider], settings: Settings) -> list[tuple[Provider, Precision]]:
@@ -66,14 +62,14 @@ def start(provider: Provider, precision: Precision, settings: Settings, cores: i
         precision=precision,
         slots=min(_MOST, Share(cores, wanted).slots(provider)),
         max_batch=inference.max_batch,
-        decode_threads=settings.decode.threads(cores, is_cpu(provider)),
+        decode_threads=settings.decode.threads(cores, kind(provider) == "CPU"),
         spread_lone_image=inference.spread_lone_image,
     )
 
 
 def _slots(base: Choice, cores: int) -> list[Choice]:
     """All cores on one batch, a core for each, and on large machines what is between; batches as large as may come."""
-    if is_cpu(base.provider):
+    if kind(base.provider) == "CPU":
         between = [2**n for n in range(1, 8) if 2**n < cores] if cores >= 8 else []
         counts = {base.slots, 1, *between, min(_MOST, cores)}
     else:
@@ -100,7 +96,7 @@ def _decode_threads(base: Choice, cores: int) -> list[Choice]:
 def _spread(base: Choice, cores: int) -> list[Choice]:
     """Without first: holding the model twice must pay."""
     del cores
-    if not is_cpu(base.provider) or base.slots == 1:
+    if kind(base.provider) == "GPU" or base.slots == 1:
         return []
     return [base.model_copy(update={"spread_lone_image": spread}) for spread in (False, True)]
 
