@@ -154,8 +154,9 @@ def main() -> None:
     settings = settings_of(options)
     images = load_images(options.images)
     report = Report("scaling", options.smoke)
+    manifest = chosen_models(Settings.from_env(settings))[0].manifest
     report.subject = {
-        "model": str(chosen_models(Settings.from_env(settings))[0].folder),
+        "model": f"{manifest.name} version {manifest.version}",
         "images": images.origin,
         "settings": " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
         "rounds": f"{plan.rounds} of {plan.seconds:g} s each",
