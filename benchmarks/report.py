@@ -9,7 +9,7 @@ import os
 import shlex
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -137,6 +137,17 @@ def common_options(program: str, doc: str | None, *, seconds: float = 5.0, round
     parser.add_argument("--smoke", action="store_true", help="run all of it seconds short, to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, for the page")
     return parser
+
+
+def parse_with_parts(parser: argparse.ArgumentParser, parts: Iterable[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options of a program in parts, and which of ``parts`` were asked for; an unknown one ends it."""
+    known = list(parts)
+    parser.add_argument("--parts", default=",".join(known), help="which parts, separated by commas")
+    options = parser.parse_args()
+    asked: list[str] = options.parts.split(",")
+    if unknown := set(asked) - set(known):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return options, asked
 
 
 def shorten(options: argparse.Namespace) -> argparse.Namespace:

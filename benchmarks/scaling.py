@@ -20,7 +20,7 @@ from benchmarks.bound import Bound
 from benchmarks.images import Images, load_images, made_images
 from benchmarks.load import Client
 from benchmarks.processes import over_cores
-from benchmarks.report import Report, common_options, figure, median, ratios, spread
+from benchmarks.report import Report, common_options, figure, median, parse_with_parts, ratios, spread
 from benchmarks.server import bento
 from benchmarks.subject import add_model_options, settings_of
 from benchmarks.throughput import BUSY_CLIENTS, Plan
@@ -145,11 +145,7 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = __doc__
     add_model_options(parser)
-    parser.add_argument("--parts", default=",".join(PARTS), help="which parts, separated by commas")
-    options = parser.parse_args()
-    parts = options.parts.split(",")
-    if unknown := set(parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    options, parts = parse_with_parts(parser, PARTS)
     plan = Plan.smoke() if options.smoke else Plan(options.seconds, options.rounds)
     settings = settings_of(options)
     images = load_images(options.images)
