@@ -40,4 +40,4 @@ class Network:
         """Logits of encoded images, decoded into ``batch``, which has room for just as many."""
         for body, row in zip(bodies, batch, strict=True):
             self.pixels(body, row)
-        return self.session.logits(batch)
+        return self.session.run(batch)["logits"]

@@ -59,10 +59,10 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
 
     from benchmarks.network import Network
     from model_store.transforms import to_tensor
-    from service.answers import json_answer
     from service.batcher import Batcher
-    from service.bodies import read_body, split_images
     from service.forming import Forming
+    from service.http.answers import json_answer
+    from service.http.bodies import read_body, split_images
     from service.metrics import STAGES, Metrics
     from service.postprocess import softmax, top_k
     from service.slots import Slots
@@ -75,7 +75,7 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
     decoded = itertools.cycle([network.decoder.decode(body) for body in bodies])
     pixels = to_tensor(upright, network.spec)
     batch = np.stack([pixels] * max(BATCHES))
-    logits = network.session.logits(batch)
+    logits = network.session.run(batch)["logits"]
     results = top_k(softmax(logits)[0], network.labels, min(5, len(network.labels)))
     slots = Slots(network.session.slots)
     batcher: Batcher[int, int] = Batcher(lambda items, alone: items, slots, Forming(max(BATCHES)), model)
@@ -112,7 +112,7 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
 
     def infer(size: int) -> Stage:
         name = f"inference, batches of {size}"
-        return Stage(name, _sync(lambda: network.session.logits(batch[:size])), size, name == _SUMMED)
+        return Stage(name, _sync(lambda: network.session.run(batch[:size])["logits"]), size, name == _SUMMED)
 
     yield [
         Stage("body: read", read),

@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
 from model_store.reports import Accuracy as Accuracy
+from model_store.reports import Calibration as Calibration
 from model_store.reports import Gate as Gate
 from model_store.reports import Parity as Parity
 from model_store.reports import Part
@@ -209,6 +210,7 @@ class Manifest(Part):
     outputs: Outputs
     opset: int = Field(gt=0)
     variants: list[Variant] = Field(min_length=1)
+    calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -98,3 +98,24 @@ class Gate(Part):
             if self.baseline_accuracy - self.accuracy > self.max_accuracy_drop + ROUNDING:
                 raise ValueError("passed, but the accuracy dropped by more than its threshold")
         return self
+
+
+class Calibration(Part):
+    """How far the model's confidence can be believed, fitted on labelled images that it was not trained on.
+
+    Probabilities are softmax(logits / ``temperature``) (Guo et al., "On Calibration of Modern Neural Networks", 2017,
+    https://arxiv.org/abs/1706.04599), which changes no answer, only how sure it is. The errors are expected
+    calibration errors over ``bins`` of equal width, before and after. ``energy`` and ``max_logit`` are thresholds:
+    ``coverage`` of the images have an energy score logsumexp(logits) (Liu et al., 2020,
+    https://arxiv.org/abs/2010.03759), or a largest logit, of at least so much; what has less looks like none of them.
+    """
+
+    temperature: float = Field(gt=0, le=1000)
+    images: int = Field(gt=0)
+    image_source: str
+    bins: int = Field(gt=0, le=1000)
+    error_before: Share
+    error_after: Share
+    coverage: Share
+    energy: float
+    max_logit: float

@@ -39,8 +39,8 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
 from service.errors import NotReady  # noqa: E402
+from service.http.api import Api  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
-from service.routes import Api  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 
 logger = logging.getLogger(__name__)

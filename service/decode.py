@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from model_store.manifest import Preprocessing
-from model_store.transforms import load_view, to_rgb, view_tensor
+from model_store.transforms import load_view, to_rgb, to_tensor, view_tensor
 from service.errors import BadImage, ImageTooLarge, NotAnImage
 from service.settings import DecodeSettings, ImageFormat
 
@@ -104,12 +104,17 @@ class Decoder:
             return to_rgb(image)
 
     def tensor(
-        self, data: bytes, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
+        self, data: bytes | npt.NDArray[np.uint8], spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
     ) -> npt.NDArray[np.uint8]:
         """``data`` as the network takes it: uint8 ``[height, width, 3]``, written to ``out`` where it is given.
 
+        ``data`` is an encoded image, or the pixels of an upright RGB one: uint8 ``[height, width, 3]`` of any size.
         Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
         """
+        if not isinstance(data, bytes):
+            if data.shape[0] * data.shape[1] > self._max_pixels:
+                raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
+            return to_tensor(Image.fromarray(data), spec, out)
         with self._opened(data) as image:
             view = load_view(image, spec)
         return view_tensor(view, spec, out)

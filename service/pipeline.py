@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -17,25 +19,45 @@ from service.decode import Decoder
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
+from service.outputs import OutputName, Outputs, Timings
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
 from service.slots import Slots
 
 logger = logging.getLogger(__name__)
 
-Outcome = list[Prediction] | ServiceError
+T = TypeVar("T")
+
+LOGITS: Final[tuple[OutputName, ...]] = ("logits",)
+_ALL: Final[tuple[OutputName, ...]] = ("logits", "embedding", "cam")
+
+Reader = Callable[[Outputs], T]
+"""Makes of an image's outputs what the request wants; runs in the slot's thread, so it must be quick and not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    """An image that was decoded ahead."""
+
+    pixels: Images
+    decode_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Query:
-    """What the batcher carries: an image, encoded or as pixels, and how many classes are asked for."""
+    """What the batcher carries: an image, which outputs are wanted of it, and what becomes of them."""
 
-    image: bytes | Images
-    k: int
+    image: bytes | Images | _Tensor
+    outputs: tuple[OutputName, ...]
+    read: Reader[Any]
+    queued_s: float
 
 
 class Pipeline:
     """Serves one model version.
+
+    An image is its encoded bytes, or RGB pixels as uint8 ``[height, width, 3]`` of any size, which take the same way
+    as a lossless file of them.
 
     Without a ``decode_pool`` images are decoded in the slot that infers them, right
     before: where slots are cores, that is one hand-off less and never more threads
@@ -56,44 +78,76 @@ class Pipeline:
         self.stored = stored
         self.session = session
         self.labels = stored.labels()
+        calibration = stored.manifest.calibration
+        self.temperature = 1.0 if calibration is None else calibration.temperature
         self._preprocessing = stored.manifest.preprocessing
         self._decoder = decoder
         self._decode_pool = decode_pool
         self._metrics = metrics
         self._buffers = threading.local()
         self._batch_shape = (forming.max_batch, self._preprocessing.height, self._preprocessing.width, 3)
-        self._batcher: Batcher[_Query, Outcome] = Batcher(
+        self._batcher: Batcher[_Query, Any] = Batcher(
             self._infer, slots, forming, metrics.for_model(stored.manifest.name, stored.manifest.version)
         )
 
-    async def classify(self, data: bytes, k: int, deadline: float) -> list[Prediction]:
-        """The ``k`` best classes of one encoded image; ``deadline`` is on the event loop's clock."""
-        image: bytes | Images = data
-        if self._decode_pool is not None:
-            if self._batcher.closed:
-                raise ShuttingDown("the service is shutting down")
-            image = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode, data)
-        outcome = await self._batcher.submit(_Query(image, k), deadline)
-        if isinstance(outcome, ServiceError):
-            raise outcome
-        return outcome
+    def probabilities(self, logits: Floats) -> Floats:
+        """Of 0..1 over the last axis, at the model's calibrated temperature."""
+        return softmax(logits if self.temperature == 1 else logits / np.float32(self.temperature))
 
-    async def classify_many(self, images: list[bytes], k: int, deadline: float) -> list[list[Prediction] | ImageError]:
-        """One result an image, in order; a bad image gives its error in its place."""
+    def top(self, k: int) -> Reader[list[Prediction]]:
+        """Reads the ``k`` best classes."""
+        return lambda outputs: top_k(self.probabilities(outputs.logits), self.labels, k)
+
+    async def run(
+        self,
+        image: bytes | Images,
+        read: Reader[T],
+        deadline: float,
+        outputs: tuple[OutputName, ...] = LOGITS,
+    ) -> T:
+        """What ``read`` makes of the image's ``outputs``; ``deadline`` is on the event loop's clock."""
+        result = await self._submit(image, read, deadline, outputs)
+        if isinstance(result, ServiceError):
+            raise result
+        return result
+
+    async def run_many(
+        self,
+        images: Sequence[bytes | Images],
+        read: Reader[T],
+        deadline: float,
+        outputs: tuple[OutputName, ...] = LOGITS,
+    ) -> list[T | ImageError]:
+        """One result an image, in order; a bad image gives its error in its place, another failure fails all."""
         if self._decode_pool is None:
-            outcomes = await self._batcher.submit_all([_Query(data, k) for data in images], deadline)
+            now_s = perf_counter()
+            queries = [_Query(image, outputs, read, now_s) for image in images]
+            results = await self._batcher.submit_all(queries, deadline)
         else:
-            tasks = [asyncio.create_task(self._settled(data, k, deadline)) for data in images]
+            tasks = [asyncio.create_task(self._settled(image, read, deadline, outputs)) for image in images]
             try:
-                outcomes = await asyncio.gather(*tasks)
+                results = await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
-        return [_answer(outcome) for outcome in outcomes]
+        return [_one_of_many(result) for result in results]
 
-    async def _settled(self, data: bytes, k: int, deadline: float) -> Outcome:
+    async def _submit(
+        self, image: bytes | Images, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
+    ) -> T | ServiceError:
+        ready: bytes | Images | _Tensor = image
+        if self._decode_pool is not None:
+            if self._batcher.closed:
+                raise ShuttingDown("the service is shutting down")
+            ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode_ahead, image)
+        result: T | ServiceError = await self._batcher.submit(_Query(ready, outputs, read, perf_counter()), deadline)
+        return result
+
+    async def _settled(
+        self, image: bytes | Images, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
+    ) -> T | ServiceError:
         try:
-            return await self.classify(data, k, deadline)
+            return await self._submit(image, read, deadline, outputs)
         except ImageError as error:
             return error
 
@@ -101,9 +155,13 @@ class Pipeline:
         """Settle all that was taken."""
         await self._batcher.close()
 
-    def _decode(self, data: bytes, out: Images | None = None) -> Images:
+    def _decode(self, image: bytes | Images, out: Images | None = None) -> Images:
         with self._metrics.timed("decode"):
-            return self._decoder.tensor(data, self._preprocessing, out)
+            return self._decoder.tensor(image, self._preprocessing, out)
+
+    def _decode_ahead(self, image: bytes | Images) -> _Tensor:
+        began_s = perf_counter()
+        return _Tensor(self._decode(image), perf_counter() - began_s)
 
     def _buffer(self) -> Images:
         """This thread's batch, uint8 ``[max_batch, height, width, 3]``, made once."""
@@ -113,46 +171,79 @@ class Pipeline:
             self._buffers.batch = np.empty(self._batch_shape, np.uint8)
             return self._buffers.batch  # type: ignore[no-any-return]
 
-    def _infer(self, queries: list[_Query], alone: bool) -> list[Outcome]:
-        """In a slot's thread: pixels into the batch, the model, then what a person reads."""
+    def _infer(self, queries: list[_Query], alone: bool) -> list[Any]:
+        """In a slot's thread: pixels into the batch, the model, then what each request wants of it."""
+        began_s = perf_counter()
         batch = self._buffer()
-        outcomes: list[Outcome | None] = [None] * len(queries)
+        results: list[Any] = [None] * len(queries)
         rows: list[int] = []  # which query each row of the batch is of
+        decode_s: list[float] = []
         for number, query in enumerate(queries):
-            row = batch[len(rows)]
-            if isinstance(query.image, bytes):
-                try:
-                    self._decode(query.image, row)
-                except ImageError as error:  # its row is the next image's
-                    outcomes[number] = error
-                    continue
-                except Exception:
-                    logger.exception("an image failed in a way that no check foresaw")
-                    outcomes[number] = InferenceFailed("the service failed on this image")
-                    continue
+            try:
+                decode_s.append(self._fill(batch[len(rows)], query.image))
+            except ImageError as error:  # its row is the next image's
+                results[number] = error
+            except Exception:
+                logger.exception("an image failed in a way that no check foresaw")
+                results[number] = InferenceFailed("the service failed on this image")
             else:
-                row[...] = query.image
-            rows.append(number)
+                rows.append(number)
         if rows:
+            names = queries[rows[0]].outputs if len(rows) == 1 else _union(queries[number].outputs for number in rows)
+            run_s = perf_counter()
             with self._metrics.timed("infer"):
-                logits = self.session.logits(batch[: len(rows)], alone)
+                found = self.session.run(batch[: len(rows)], names, alone)
+            infer_s = perf_counter() - run_s
             with self._metrics.timed("post"):
-                for number, predictions in zip(rows, self._read(logits, queries, rows), strict=True):
-                    outcomes[number] = predictions
-        return [outcome for outcome in outcomes if outcome is not None]
+                sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
+                for row, number in enumerate(rows):
+                    query = queries[number]
+                    timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
+                    results[number] = _read(query, _row(found, row, timings)) if sound[row] else _no_numbers()
+        return results
 
-    def _read(self, logits: Floats, queries: list[_Query], rows: list[int]) -> Iterator[Outcome]:
-        """Each row's answer; numbers that are none are their image's failure, not the batch's."""
-        sound = np.atleast_1d(np.isfinite(logits).all(axis=-1))
-        for number, is_sound, probabilities in zip(rows, sound, softmax(logits), strict=True):
-            if is_sound:
-                yield top_k(probabilities, self.labels, queries[number].k)
-            else:
-                yield InferenceFailed("the model gave values that are no numbers for this image")
+    def _fill(self, row: Images, image: bytes | Images | _Tensor) -> float:
+        """Write ``image`` into its row of the batch; gives the seconds its decoding took."""
+        if isinstance(image, _Tensor):
+            row[...] = image.pixels
+            return image.decode_s
+        began_s = perf_counter()
+        self._decode(image, row)
+        return perf_counter() - began_s
 
 
-def _answer(outcome: Outcome) -> list[Prediction] | ImageError:
+def _no_numbers() -> InferenceFailed:
+    return InferenceFailed("the model gave values that are no numbers for this image")
+
+
+def _union(outputs: Iterator[tuple[OutputName, ...]]) -> tuple[OutputName, ...]:
+    wanted = {name for names in outputs for name in names}
+    return tuple(name for name in _ALL if name in wanted)
+
+
+def _row(found: dict[OutputName, Floats], row: int, timings: Timings) -> Outputs:
+    embedding, cam = found.get("embedding"), found.get("cam")
+    return Outputs(
+        found["logits"][row],
+        None if embedding is None else embedding[row],
+        None if cam is None else cam[row],
+        timings,
+    )
+
+
+def _read(query: _Query, outputs: Outputs) -> Any:
+    """What the request wants; where that fails, it is this request's failure, not the batch's."""
+    try:
+        return query.read(outputs)
+    except ServiceError as error:
+        return error
+    except Exception:
+        logger.exception("an answer could not be made of the model's outputs")
+        return InferenceFailed("the service failed on this image")
+
+
+def _one_of_many(result: Any) -> Any:
     """What one image of several is answered with; a failure that is not its own fails all."""
-    if isinstance(outcome, ServiceError) and not isinstance(outcome, ImageError):
-        raise outcome
-    return outcome
+    if isinstance(result, ServiceError) and not isinstance(result, ImageError):
+        raise result
+    return result

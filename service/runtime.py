@@ -6,9 +6,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
@@ -205,6 +205,11 @@ class Runtime:
         if self._state:
             raise ShuttingDown(self._state) if self._stopping else NotReady(self._state)
         return self._models
+
+    @contextmanager
+    def use(self, name: str | None, version: str | None) -> Iterator[Pipeline]:
+        """``find``, for as long as the block lasts: the model is not taken away meanwhile."""
+        yield self.find(name, version)
 
     def find(self, name: str | None, version: str | None) -> Pipeline:
         """The model a request asks for: the default one, or by name, or by name and version."""

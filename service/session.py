@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
+from service.outputs import OutputName
 from service.postprocess import Floats
 from service.precision import choose_variant, passed_over
 from service.providers import Share, kind, open_session
@@ -79,19 +80,21 @@ class Session:
         if list(outputs.get("logits", ()))[1:] != [self._classes]:
             raise StoreError(f"{stored.path(self.variant)}: it gives no logits of {self._classes} classes")
 
-    def logits(self, batch: Images, alone: bool = False) -> Floats:
-        """Logits float32 ``[n, classes]`` of ``batch``, preprocessed images as uint8 ``[n, height, width, 3]``.
+    def run(
+        self, batch: Images, names: tuple[OutputName, ...] = ("logits",), alone: bool = False
+    ) -> dict[OutputName, Floats]:
+        """The outputs ``names``, float32 with the batch first, of preprocessed images: uint8 ``[n, height, width, 3]``.
 
         ``alone`` says that nothing else is computed meanwhile, so that this call may have all cores.
         """
         session = self._alone if alone else self._session
-        (logits,) = session.run(["logits"], {"image": batch})
-        return np.asarray(logits, dtype=np.float32)
+        found = session.run(names, {"image": batch})
+        return {name: np.asarray(value, dtype=np.float32) for name, value in zip(names, found, strict=True)}
 
     def warm_up(self, max_batch: int) -> None:
         """Run every batch size, in all slots at once; the first run of a size is slow, as it compiles."""
         blank = np.zeros((max_batch, *self._input_shape), np.uint8)
         with ThreadPoolExecutor(self.slots) as pool:
             for size in range(1, max_batch + 1):
-                list(pool.map(self.logits, [blank[:size]] * self.slots))
-        self.logits(blank[:1], alone=True)
+                list(pool.map(self.run, [blank[:size]] * self.slots))
+        self.run(blank[:1], alone=True)

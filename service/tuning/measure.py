@@ -139,7 +139,7 @@ async def drive(pipeline: Pipeline, images: Iterator[bytes], clients: int, secon
 
     async def client() -> None:
         while (began := time.perf_counter()) < end:
-            await pipeline.classify(next(images), top_k, math.inf)
+            await pipeline.run(next(images), pipeline.top(top_k), math.inf)
             answers.append((began, time.perf_counter()))
 
     async with asyncio.TaskGroup() as group:

@@ -266,8 +266,8 @@ def hold_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Runtime], 
 
     def install(runtime: Runtime) -> Hold:
         session = runtime.models[0].session
-        hold = Hold(session.logits)
-        monkeypatch.setattr(session, "logits", hold)
+        hold = Hold(session.run)
+        monkeypatch.setattr(session, "run", hold)
         holds.append(hold)
         return hold
 

@@ -49,7 +49,7 @@ def using(
 
 def test_one_image(tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
-        found = await pipeline.classify(a_png(4), 3, FAR)
+        found = await pipeline.run(a_png(4), pipeline.top(3), FAR)
         assert [(p.label, p.index) for p in found] == [e[:2] for e in expected(tiny, 4, 3)]
         assert [p.probability for p in found] == pytest.approx([e[2] for e in expected(tiny, 4, 3)], abs=1e-5)
 
@@ -60,7 +60,7 @@ def test_images_of_one_batch_may_ask_for_different_k(
     tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool
 ) -> None:
     async def use(pipeline: Pipeline) -> None:
-        found = await asyncio.gather(*(pipeline.classify(a_png(i), 1 + i % 7, FAR) for i in range(20)))
+        found = await asyncio.gather(*(pipeline.run(a_png(i), pipeline.top(1 + i % 7), FAR) for i in range(20)))
         for i, predictions in enumerate(found):
             assert [p.index for p in predictions] == [e[1] for e in expected(tiny, i, 1 + i % 7)]
 
@@ -69,11 +69,11 @@ def test_images_of_one_batch_may_ask_for_different_k(
 
 def test_many_images_with_bad_ones(tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
-        results = await pipeline.classify_many([a_png(0), b"x", a_png(1), a_png(2)[:50], a_png(3)], 1, FAR)
+        results = await pipeline.run_many([a_png(0), b"x", a_png(1), a_png(2)[:50], a_png(3)], pipeline.top(1), FAR)
         assert [type(result) for result in results] == [list, NotAnImage, list, BadImage, list]
         good = [result[0].index for result in results if isinstance(result, list)]
         assert good == [expected(tiny, i, 1)[0][1] for i in (0, 1, 3)]
-        assert await pipeline.classify_many([], 1, FAR) == []
+        assert await pipeline.run_many([], pipeline.top(1), FAR) == []
 
     using(tiny_stored, use, decode_ahead)
 
@@ -81,7 +81,7 @@ def test_many_images_with_bad_ones(tiny_stored: StoredModel, tiny: TinyModel, de
 def test_a_bad_image_alone_raises(tiny_stored: StoredModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         with pytest.raises(NotAnImage):
-            await pipeline.classify(b"x", 1, FAR)
+            await pipeline.run(b"x", pipeline.top(1), FAR)
 
     using(tiny_stored, use, decode_ahead)
 
@@ -89,7 +89,7 @@ def test_a_bad_image_alone_raises(tiny_stored: StoredModel, decode_ahead: bool) 
 def test_an_expired_image_fails_a_request_of_many(tiny_stored: StoredModel, decode_ahead: bool) -> None:
     async def use(pipeline: Pipeline) -> None:
         with pytest.raises(DeadlineExceeded):
-            await pipeline.classify_many([a_png(0), a_png(1)], 1, asyncio.get_running_loop().time() - 1)
+            await pipeline.run_many([a_png(0), a_png(1)], pipeline.top(1), asyncio.get_running_loop().time() - 1)
 
     using(tiny_stored, use, decode_ahead)
 
@@ -101,9 +101,9 @@ def test_a_failure_of_the_model_fails_the_request(
         def broken(*_: Any) -> Any:
             raise RuntimeError("x")
 
-        monkeypatch.setattr(pipeline.session, "logits", broken)
+        monkeypatch.setattr(pipeline.session, "run", broken)
         with pytest.raises(InferenceFailed):
-            await pipeline.classify_many([a_png(0), a_png(1)], 1, FAR)
+            await pipeline.run_many([a_png(0), a_png(1)], pipeline.top(1), FAR)
 
     using(tiny_stored, use, decode_ahead)
 
@@ -112,9 +112,9 @@ def test_cancelling_many_computes_none_that_waits(
     tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch, decode_ahead: bool
 ) -> None:
     async def use(pipeline: Pipeline) -> None:
-        hold = Hold(pipeline.session.logits)
-        monkeypatch.setattr(pipeline.session, "logits", hold)
-        task = asyncio.create_task(pipeline.classify_many([a_png(i) for i in range(6)], 1, FAR))
+        hold = Hold(pipeline.session.run)
+        monkeypatch.setattr(pipeline.session, "run", hold)
+        task = asyncio.create_task(pipeline.run_many([a_png(i) for i in range(6)], pipeline.top(1), FAR))
         await hold.wait_entered()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -142,7 +142,7 @@ def test_cancelling_skips_the_decoding_that_has_not_begun(
             return real(data, *how)
 
         monkeypatch.setattr(pipeline._decoder, "tensor", slow)
-        tasks = [asyncio.create_task(pipeline.classify(a_png(i), 1, FAR)) for i in range(3)]
+        tasks = [asyncio.create_task(pipeline.run(a_png(i), pipeline.top(1), FAR)) for i in range(3)]
         assert await asyncio.to_thread(begun.wait, 30)
         tasks[1].cancel()
         await turns()
@@ -157,7 +157,7 @@ def test_after_close_images_are_refused(tiny_stored: StoredModel, decode_ahead: 
     async def use(pipeline: Pipeline) -> None:
         await pipeline.close()
         with pytest.raises(ShuttingDown):
-            await pipeline.classify(a_png(0), 1, FAR)
+            await pipeline.run(a_png(0), pipeline.top(1), FAR)
 
     using(tiny_stored, use, decode_ahead)
 
@@ -169,8 +169,8 @@ def test_a_batch_of_bad_images_alone_never_reaches_the_model(
         def unreachable(*_: Any) -> Any:
             raise AssertionError("there is nothing to infer")
 
-        monkeypatch.setattr(pipeline.session, "logits", unreachable)
-        results = await pipeline.classify_many([b"x", b"y"], 1, FAR)
+        monkeypatch.setattr(pipeline.session, "run", unreachable)
+        results = await pipeline.run_many([b"x", b"y"], pipeline.top(1), FAR)
         assert [type(result) for result in results] == [NotAnImage, NotAnImage]
 
     using(tiny_stored, use)
@@ -189,7 +189,7 @@ def test_what_no_check_foresaw_fails_its_image_alone(
 
         monkeypatch.setattr(pipeline._decoder, "tensor", sometimes)
         results = await asyncio.gather(
-            *(pipeline.classify(data, 1, FAR) for data in (a_png(0), b"odd", a_png(1))), return_exceptions=True
+            *(pipeline.run(data, pipeline.top(1), FAR) for data in (a_png(0), b"odd", a_png(1))), return_exceptions=True
         )
         assert isinstance(results[1], InferenceFailed)
         assert [found[0].index for found in (results[0], results[2])] == [expected(tiny, i, 1)[0][1] for i in (0, 1)]

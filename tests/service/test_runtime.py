@@ -265,7 +265,7 @@ def test_stop_settles_what_was_accepted(tiny_root: Path, tiny: TinyModel, hold_m
     async def use(runtime: Runtime) -> None:
         hold = hold_model(runtime)
         pipeline = runtime.models[0]
-        tasks = [asyncio.create_task(pipeline.classify(a_png(i), 1, float("inf"))) for i in range(6)]
+        tasks = [asyncio.create_task(pipeline.run(a_png(i), pipeline.top(1), float("inf"))) for i in range(6)]
         await hold.wait_entered()
         await eventually(lambda: len(pipeline._batcher._queue) == 5)
         stopping = asyncio.create_task(runtime.stop())
@@ -280,7 +280,8 @@ def test_stop_settles_what_was_accepted(tiny_root: Path, tiny: TinyModel, hold_m
 
 def test_no_threads_are_left(tiny_root: Path) -> None:
     async def use(runtime: Runtime) -> None:
-        await asyncio.gather(*(runtime.models[0].classify(a_png(i), 1, float("inf")) for i in range(8)))
+        pipeline = runtime.models[0]
+        await asyncio.gather(*(pipeline.run(a_png(i), pipeline.top(1), float("inf")) for i in range(8)))
         assert any(thread.name.startswith("slot") for thread in threading.enumerate())
 
     serving(some_settings(tiny_root, slots=2, decode_threads=2), use)

@@ -30,7 +30,7 @@ def some_images(count: int) -> list[np.ndarray]:
 def test_logits_are_the_models(tiny_stored: StoredModel, tiny: TinyModel, count: int) -> None:
     session = Session(tiny_stored, "cpu", Share(1))
     images = some_images(count)
-    logits = session.logits(np.stack(images))
+    logits = session.run(np.stack(images))["logits"]
     assert (logits.shape, logits.dtype) == ((count, CLASSES), np.float32)
     np.testing.assert_allclose(logits, tiny.logits(images), atol=1e-4)
 
@@ -40,7 +40,7 @@ def test_images_that_are_views_or_read_only(tiny_stored: StoredModel, tiny: Tiny
     image = some_images(1)[0]
     for view in (image[::-1], image.transpose(1, 0, 2), np.asfortranarray(image)):
         view.flags.writeable = False
-        np.testing.assert_allclose(session.logits(view[np.newaxis]), tiny.logits([view]), atol=1e-4)
+        np.testing.assert_allclose(session.run(view[np.newaxis])["logits"], tiny.logits([view]), atol=1e-4)
 
 
 def test_it_says_what_it_runs(tiny_stored: StoredModel) -> None:
@@ -55,7 +55,7 @@ def test_warming_up_runs_every_batch_size_in_every_slot(
 ) -> None:
     session = Session(tiny_stored, "cpu", Share(slots))
     sizes: list[int] = []
-    monkeypatch.setattr(session, "logits", lambda batch, alone=False: sizes.append(-1 if alone else len(batch)))
+    monkeypatch.setattr(session, "run", lambda batch, alone=False: sizes.append(-1 if alone else len(batch)))
     session.warm_up(4)
     assert sorted(sizes) == sorted([-1] + [1, 2, 3, 4] * slots)  # -1: one image with all cores
 
@@ -66,7 +66,7 @@ def test_a_failure_while_warming_up_is_told(tiny_stored: StoredModel, monkeypatc
     def broken(*_: Any) -> Any:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(session, "logits", broken)
+    monkeypatch.setattr(session, "run", broken)
     with pytest.raises(RuntimeError, match="no memory"):
         session.warm_up(1)
 
@@ -121,7 +121,7 @@ def with_others(tmp_path: Path, tiny: TinyModel, others: dict[Precision, TinyMod
 
 def ran(session: Session, model: TinyModel) -> bool:
     images = some_images(3)
-    return np.allclose(session.logits(images), model.logits(images), atol=1e-4)
+    return np.allclose(session.run(images)["logits"], model.logits(images), atol=1e-4)
 
 
 @pytest.fixture
@@ -201,8 +201,8 @@ def test_openvino_computes_in_what_it_says(precision: Precision, least: float, m
         pytest.skip("this CPU has no bf16")
     stored = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
     images = list(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
-    expected = Session(stored, "cpu", Share(1), "fp32").logits(images)
-    found = Session(stored, "openvino", Share(1), precision).logits(images)
+    expected = Session(stored, "cpu", Share(1), "fp32").run(images)["logits"]
+    found = Session(stored, "openvino", Share(1), precision).run(images)["logits"]
     assert least <= np.abs(found - expected).max() / np.abs(expected).max() <= most
 
 

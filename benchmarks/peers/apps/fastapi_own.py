@@ -28,4 +28,4 @@ def ready() -> bool:
 @app.post("/classify")
 def classify(file: Annotated[bytes, File()]) -> dict[str, Any]:
     tensor = pixels(Image.open(io.BytesIO(file)))
-    return best(network.session.logits(tensor[np.newaxis])[0])
+    return best(network.session.run(tensor[np.newaxis])["logits"][0])

@@ -84,14 +84,14 @@ def test_what_cannot_be_opened_says_why_and_the_others_go_on(subject: Subject) -
 
 
 def test_what_fails_while_it_runs_is_out(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Session.logits
+    real = Session.run
 
-    def failing(self: Session, batch: Any, alone: bool = False) -> Any:
+    def failing(self: Session, *others: Any, **named: Any) -> Any:
         if self.slots == 2 and threading.current_thread().name.startswith("slot"):
             raise RuntimeError("the device fell off")
-        return real(self, batch, alone)
+        return real(self, *others, **named)
 
-    monkeypatch.setattr(Session, "logits", failing)
+    monkeypatch.setattr(Session, "run", failing)
     (bad, good), _ = measured(subject, a_choice(slots=2, max_batch=1), a_choice(slots=1, max_batch=1))
     assert bad.failure == "the model failed on this image"
     assert bad.figures == ()

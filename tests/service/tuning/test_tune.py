@@ -95,7 +95,7 @@ async def is_plain(runtime: Runtime) -> None:
     assert pipeline.session.slots == available_cpus()
     assert pipeline._batch_shape[0] == 8
     assert pipeline._decode_pool is None
-    assert await pipeline.classify(a_png(), 1, float("inf"))
+    assert await pipeline.run(a_png(), pipeline.top(1), float("inf"))
 
 
 class RawError(Exception):
@@ -144,7 +144,7 @@ def test_what_is_measured_is_kept_and_the_service_uses_it(
         assert pipeline._batch_shape[0] == chosen.max_batch
         assert (pipeline._decode_pool is None) == (chosen.decode_threads == 0)
         assert runtime.profiles == [profile]
-        assert await pipeline.classify(a_png(), 1, float("inf"))
+        assert await pipeline.run(a_png(), pipeline.top(1), float("inf"))
 
     with caplog.at_level("INFO", "service"):
         serving(settings_of(stored), use)
@@ -167,7 +167,7 @@ def test_a_profile_that_does_not_fit_is_not_used(
     async def use(runtime: Runtime) -> None:
         assert runtime.profiles == [None]
         assert runtime.models[0].session.slots == 2
-        assert await runtime.models[0].classify(a_png(), 1, float("inf"))
+        assert await runtime.models[0].run(a_png(), runtime.models[0].top(1), float("inf"))
 
     with caplog.at_level("INFO", "service"):
         serving(settings, use)

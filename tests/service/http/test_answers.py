@@ -5,8 +5,8 @@ from typing import Any
 
 import orjson
 
-from service.answers import Answer, error_answer, json_answer
 from service.errors import BadImage, Overloaded
+from service.http.answers import Answer, error_answer, json_answer
 
 
 def sent(answer: Answer) -> list[dict[str, Any]]:

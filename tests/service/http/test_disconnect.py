@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service import disconnect
-from service.disconnect import ClientGone, UntilDisconnect
+from service.http import disconnect
+from service.http.disconnect import ClientGone, UntilDisconnect
 from tests.service.conftest import eventually, turns
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.bodies import ClientGone, read_body, split_images
 from service.errors import BadRequest, BodyTooLarge, ServiceError, TooManyImages
+from service.http.bodies import ClientGone, read_body, split_images
 
 BOUNDARY = "b0undary"
 

@@ -11,8 +11,8 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
-from service.disconnect import ClientGone
 from service.errors import BadRequest, BodyTooLarge, TooManyImages
+from service.http.disconnect import ClientGone
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
