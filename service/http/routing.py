@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -52,7 +52,7 @@ class Call:
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""
         if not self.query_string:
-            return kind()  # every parameter has a default
+            return cast("Q", _without_parameters(kind))
         pairs = parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)
         values = dict(pairs)
         unknown = sorted(set(values) - set(_names(kind)))
@@ -64,6 +64,12 @@ class Call:
             return kind.model_validate(values)
         except ValidationError as error:
             raise BadRequest(_explain(error)) from error
+
+
+@functools.cache
+def _without_parameters(kind: type[Query]) -> Query:
+    """Every parameter has a default; made once, as queries are frozen."""
+    return kind()
 
 
 @functools.cache
