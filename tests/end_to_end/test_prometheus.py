@@ -71,6 +71,7 @@ def _names(expression: str) -> Iterator[str]:
         word = ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("check", "rules", "rules.yml", "alerts.yml"), ("test", "rules", "tests.yml")])
 def test_the_rules(arguments: tuple[str, ...]) -> None:
     done = subprocess.run([tool("promtool"), *arguments], cwd=CONFIG, capture_output=True, text=True, timeout=120)
