@@ -85,7 +85,8 @@ class _Classify:
     async def classify(self, call: Call) -> Answer:
         query = call.query(ClassifyQuery)
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model = pipeline.stored.manifest.name
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 found = await results(pipeline, images, wanted, call.deadline)
