@@ -168,7 +168,7 @@ def test_the_maps_of_an_exported_network_are_exact(tmp_path: Path) -> None:
     from export.specs import get_spec
 
     net = build(get_spec("resnet18"), 7, seed=0).eval()
-    torch.nn.init.normal_(net.fc.bias)
+    torch.nn.init.normal_(net.fc.bias, generator=torch.Generator().manual_seed(0))
     torch.save(net.state_dict(), tmp_path / "net.pth")
     command = [sys.executable, "-m", "export", str(tmp_path / "net.pth"), "--arch", "resnet18", "--name", "seeded"]
     subprocess.run([*command, "--store", str(tmp_path / "store")], cwd=ROOT, check=True)
