@@ -25,6 +25,8 @@ class Operation:
     body    -- what may be sent, by media type; empty where nothing is read.
     answers -- what a status answers with, by media type; an empty one has no body.
     errors  -- which errors there are besides those that every route may give.
+    examples -- of the JSON answer where all goes well, by a name that says what each shows.
+    documented -- False for what is no part of the API: the files of the web pages.
     """
 
     summary: str
@@ -35,3 +37,4 @@ class Operation:
     answers: Mapping[int, Content] = field(default_factory=dict)
     errors: tuple[type[ServiceError], ...] = ()
     examples: Mapping[str, Any] = field(default_factory=dict)
+    documented: bool = True

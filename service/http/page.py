@@ -29,7 +29,7 @@ class _Page:
 
 def routes(runtime: Runtime, others: Sequence[Route]) -> list[Route]:
     """The routes of this module; the index names ``others``, too."""
-    paths = dict.fromkeys(route.path for route in others)
+    paths = dict.fromkeys(route.path for route in others if route.operation.documented)
     page = _Page(runtime, ["/", *paths, "/metrics", "/livez", "/readyz"])
     index = Operation("The routes there are", "service", answers={200: {"application/json": {"type": "object"}}})
     metrics = Operation("Prometheus metrics", "service", answers={200: {"text/plain": {"type": "string"}}})

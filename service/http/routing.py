@@ -117,7 +117,8 @@ class Router:
 
     @property
     def paths(self) -> list[str]:
-        return list(dict.fromkeys(route.path for route in self.routes))
+        """What clients are told there is."""
+        return list(dict.fromkeys(route.path for route in self.routes if route.operation.documented))
 
     def match(self, path: str) -> Match | None:
         """The routes of ``path``, already percent-decoded; None where there is none."""
