@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import images, models, page, static
+from service.http import docs, images, models, page, static
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.routing import Call, Match, Router
@@ -31,7 +31,9 @@ class Api:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         routes = [*images.routes(runtime), *models.routes(runtime), *static.routes()]
-        self._router = Router([*routes, *page.routes(runtime, routes)])
+        routes += docs.routes(routes)  # all of them: they are read when the document is first asked for
+        routes += page.routes(runtime, routes)
+        self._router = Router(routes)
 
     def knows(self, path: str) -> bool:
         """Whether ``path`` is one of its routes."""

@@ -87,6 +87,11 @@ class Route:
     handler: Handler
     operation: Operation
 
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters in its path."""
+        return _PARAMETER.findall(self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:

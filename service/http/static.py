@@ -12,6 +12,7 @@ from service.http.operation import Operation
 from service.http.routing import Call, Route
 
 CONTENT_TYPES: Final = {
+    "json": "application/json",
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
