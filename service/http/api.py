@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import docs, images, models, native, page, static
+from service.http import classify, docs, embed, explain, models, native, page, static
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.request_ids import request_id
@@ -28,8 +28,9 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        routes = [*images.routes(runtime), *models.routes(runtime), *static.routes()]
+        routes = [route for module in (classify, embed, explain, models) for route in module.routes(runtime)]
         routes += native.routes(routes)
+        routes += static.routes()
         routes += docs.routes(routes)  # all of them: they are read when the document is first asked for
         routes += page.routes(runtime, routes)
         self._router = Router(routes)

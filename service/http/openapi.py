@@ -16,6 +16,7 @@ from service import __version__
 from service.errors import BadRequest, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
 from service.http.operation import Content, Operation, Schema
 from service.http.routing import Route
+from service.http.schemas import ErrorBody, Part
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
@@ -63,24 +64,17 @@ _HEADERS: Final = {
 }
 
 
-class ErrorDetail(BaseModel):
-    """What is wrong: `code` for programs, `message` for people."""
-
-    code: str
-    message: str
-
-
-class ErrorAnswer(BaseModel):
+class ErrorAnswer(Part):
     """The form of every error."""
 
-    error: ErrorDetail
+    error: ErrorBody
     request_id: str
 
 
-class ProbeError(BaseModel):
+class ProbeError(Part):
     """Why the service is not ready."""
 
-    error: ErrorDetail
+    error: ErrorBody
 
 
 def document(routes: Iterable[Route]) -> Json:
