@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import classify, docs, embed, explain, models, native, page, static
+from service.http import classify, docs, embed, explain, models, native, page, probes, static
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.request_ids import request_id
@@ -31,7 +31,7 @@ class Api:
         routes = [route for module in (classify, embed, explain, models) for route in module.routes(runtime)]
         routes += native.routes(routes)
         routes += static.routes()
-        routes += docs.routes(routes)  # all of them: they are read when the document is first asked for
+        routes += docs.routes(runtime, routes)  # all of them: they are read when the document is first asked for
         routes += page.routes(runtime, routes)
         self._router = Router(routes)
 
@@ -46,7 +46,7 @@ class Api:
         deadline = asyncio.get_running_loop().time() + self._runtime.settings.limits.deadline_s
         headers = Headers(scope=scope)
         query = scope.get("query_string", b"")
-        match = self._router.match(scope["path"])
+        match = self._router.match(scope["path"]) or probes.BENTOML.match(scope["path"])
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
         answer = await self._answer(call, match)
         # Counted before it is sent, so that a client that has its answer finds itself in the metrics.

@@ -13,16 +13,18 @@ from service.http.openapi import document
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
 from service.http.static import StaticFile
+from service.runtime import Runtime
 
 
 class _Docs:
-    def __init__(self, described: Sequence[Route]) -> None:
+    def __init__(self, runtime: Runtime, described: Sequence[Route]) -> None:
         self._described = described
+        self._image_formats = runtime.settings.decode.image_formats
         self._page = StaticFile("docs.html")
 
     @cached_property
     def _file(self) -> StaticFile:
-        return StaticFile("openapi.json", orjson.dumps(document(self._described)))
+        return StaticFile("openapi.json", orjson.dumps(document(self._described, self._image_formats)))
 
     async def show(self, call: Call) -> Answer:
         call.query(Query)
@@ -34,9 +36,9 @@ class _Docs:
         return self._page.answer(call)
 
 
-def routes(described: Sequence[Route]) -> list[Route]:
+def routes(runtime: Runtime, described: Sequence[Route]) -> list[Route]:
     """The routes of this module; ``described`` may still grow until the first request."""
-    docs = _Docs(described)
+    docs = _Docs(runtime, described)
     show = Operation(
         "This document",
         "service",

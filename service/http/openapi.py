@@ -77,10 +77,10 @@ class ProbeError(Part):
     error: ErrorBody
 
 
-def document(routes: Iterable[Route]) -> Json:
-    """The document of ``routes`` and of BentoML's probes."""
+def document(routes: Iterable[Route], image_formats: Sequence[str]) -> Json:
+    """The document of ``routes``, which take images of ``image_formats``, and of BentoML's probes."""
     routes = [route for route in routes if route.operation.documented]
-    schemas = _Schemas(route.operation for route in routes)
+    schemas = _Schemas((route.operation for route in routes), image_formats)
     paths: dict[str, Json] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -110,7 +110,8 @@ def document(routes: Iterable[Route]) -> Json:
 class _Schemas:
     """The pydantic models of all operations as components, and what refers to them."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
+    def __init__(self, operations: Iterable[Operation], image_formats: Sequence[str]) -> None:
+        self._image_types = [f"image/{name}" for name in image_formats]
         wanted: dict[tuple[type[BaseModel], Mode], None] = dict.fromkeys(
             [(ErrorAnswer, "serialization"), (ProbeError, "serialization")]
         )
@@ -126,6 +127,16 @@ class _Schemas:
 
     def content(self, content: Content, mode: Mode) -> Json:
         return {media_type: {"schema": self.reference(schema, mode)} for media_type, schema in content.items()}
+
+    def body(self, content: Content) -> Json:
+        """What may be sent; ``image/*`` stands for the formats that are taken, in a form's files, too."""
+        described = self.content(content, "validation")
+        if (image := described.pop("image/*", None)) is None:
+            return described
+        if (form := described.get("multipart/form-data")) is not None:
+            named = form["schema"].get("properties", {})
+            form["encoding"] = {name: {"contentType": ", ".join(self._image_types)} for name in named}
+        return dict.fromkeys(self._image_types, image) | described
 
     def properties(self, model: type[BaseModel]) -> Json:
         """The fields of a ``Query``, as JSON Schemas by the names that clients use."""
@@ -150,7 +161,7 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
         described["description"] = operation.description
     described["parameters"] = [*_parameters(route, schemas), {"$ref": "#/components/parameters/RequestId"}]
     if operation.body:
-        described["requestBody"] = {"required": True, "content": schemas.content(operation.body, "validation")}
+        described["requestBody"] = {"required": True, "content": schemas.body(operation.body)}
     described["responses"] = _responses(operation, schemas)
     return described
 

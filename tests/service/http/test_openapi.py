@@ -22,6 +22,7 @@ from tests.service.http.test_api import answer
 
 # OPENAPI_31 is https://spec.openapis.org/oas/v3.1/schema/2022-10-07, as schemathesis brings it. It leaves schemas
 # open; these are the words of JSON Schema 2020-12 and OpenAPI that schemas here may have.
+FORMATS = ("jpeg", "png")
 _KEYWORDS = {
     *("type", "enum", "const", "properties", "required", "additionalProperties", "items", "prefixItems", "anyOf"),
     *("oneOf", "allOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength"),
@@ -132,7 +133,7 @@ def test_every_operation_is_complete(served: dict[str, Any]) -> None:
 def test_the_version_is_the_projects() -> None:
     project = (Path(service.__file__).parents[1] / "pyproject.toml").read_text()
     assert f'\nversion = "{service.__version__}"\n' in project
-    assert document([])["info"]["version"] == service.__version__
+    assert document([], FORMATS)["info"]["version"] == service.__version__
 
 
 # Of an API made for the purpose
@@ -162,7 +163,7 @@ async def _nothing(call: Call) -> Any:
 
 
 def described(operation: Operation, method: str = "POST", path: str = "/v1/{name}/colours") -> dict[str, Any]:
-    found: dict[str, Any] = document([Route(method, path, _nothing, operation)])["paths"][path][method.lower()]
+    found: dict[str, Any] = document([Route(method, path, _nothing, operation)], FORMATS)["paths"][path][method.lower()]
     return found
 
 
@@ -217,6 +218,20 @@ def test_bodies_and_answers_come_by_media_type() -> None:
     assert "content" not in operation["responses"]["204"]
 
 
+def test_images_are_of_the_formats_that_are_taken(tiny_root: Path) -> None:
+    png = {"type": "string", "format": "binary"}
+    form = {"type": "object", "properties": {"image": {"type": "array", "items": png}}}
+    operation = described(Operation("Colours", "images", body={"image/*": png, "multipart/form-data": form}))
+    assert operation["requestBody"]["content"] == {
+        "image/jpeg": {"schema": png},
+        "image/png": {"schema": png},
+        "multipart/form-data": {"schema": form, "encoding": {"image": {"contentType": "image/jpeg, image/png"}}},
+    }
+    spec = answer(tiny_root, "GET", "/openapi.json", environ={"image_formats": "tiff,bmp"}).json()
+    taken = spec["paths"]["/v1/classify"]["post"]["requestBody"]["content"]
+    assert [kind for kind in taken if kind.startswith("image/")] == ["image/tiff", "image/bmp"]
+
+
 def codes(operation: dict[str, Any]) -> dict[str, list[str]]:
     """The codes of the errors, by status."""
     return {
@@ -246,7 +261,7 @@ def test_errors_come_by_status_with_their_codes() -> None:
 
 def test_what_is_no_part_of_the_api_is_not_in_the_document() -> None:
     hidden = Operation("A file", "service", documented=False)
-    assert set(document([Route("GET", "/web/{name}", _nothing, hidden)])["paths"]) == {"/livez", "/readyz"}
+    assert set(document([Route("GET", "/web/{name}", _nothing, hidden)], FORMATS)["paths"]) == {"/livez", "/readyz"}
 
 
 def test_every_error_says_when_it_comes() -> None:
