@@ -47,16 +47,10 @@ def schemathesis(folder: Path, url: str, *options: str, **environment: str) -> d
     ]
     (folder / "schemathesis.toml").write_text("".join(rules))
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"), "run"]
-    fixed = [
-        "--no-color",
-        "--generation-deterministic",
-        f"--max-examples={CASES}",
-        "--request-timeout=30",
-        "--checks=all",
-    ]
+    how = ["--checks=all", "--generation-deterministic", f"--max-examples={CASES}", "--request-timeout=30"]
     where = [str(folder / "openapi.json"), "--url", url, "--report-json-path", str(report)]
     done = subprocess.run(
-        [*command, *where, *fixed, *options],
+        [*command, *where, *how, "--no-color", *options],
         cwd=ROOT,
         env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.end_to_end.contract_hooks", **environment},
         capture_output=True,
