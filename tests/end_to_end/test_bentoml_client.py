@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,6 +101,14 @@ def test_our_errors_come_out_with_their_status(server: Server, data: bytes, stat
         client.classify(data)
     assert raised.value.error_code == status
     assert json.loads(raised.value.message)["error"]["code"] == code
+
+
+def test_the_documented_client_says_what_is_on_the_picture(server: Server) -> None:
+    """The program of docs/bentoml.md, as it stands but for the port."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "bentoml.md").read_text(), re.DOTALL)
+    command = [sys.executable, "-c", program.replace("http://localhost:3000", server.url)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "ship\n", done.stderr
 
 
 def test_the_schema_names_the_method(client: httpx.Client) -> None:
