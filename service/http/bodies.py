@@ -26,7 +26,7 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
     """The whole body; ``BodyTooLarge`` before more than ``max_bytes`` of it are held."""
     too_large = BodyTooLarge(f"the body is too large; at most {max_bytes} bytes are taken")
-    if _content_length(headers) > max_bytes:
+    if content_length(headers) > max_bytes:
         raise too_large
     chunks: list[bytes] = []
     held = 0
@@ -44,7 +44,8 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _content_length(headers: Headers) -> int:
+def content_length(headers: Headers) -> int:
+    """What the header says, 0 where it is absent."""
     text = headers.get("content-length", "0")
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise BadRequest("the Content-Length header is no number")
@@ -61,6 +62,7 @@ class _Images:
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
+        self._type = b""
         self._content = bytearray()
 
     def callbacks(self) -> MultipartCallbacks:
@@ -77,11 +79,14 @@ class _Images:
 
     def _begin(self) -> None:
         self._disposition = b""
+        self._type = b""
         self._content = bytearray()
 
     def _end_header(self) -> None:
         if self._header.lower() == b"content-disposition":
             self._disposition = bytes(self._value)
+        elif self._header.lower() == b"content-type":
+            self._type = bytes(self._value).lower()
         self._header.clear()
         self._value.clear()
 
@@ -89,7 +94,8 @@ class _Images:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise BadRequest("the multipart body cannot be read: a part has no name")
-        if b"filename" not in options:
+        # A file need not have a name (RFC 7578, 4.2); then its type tells it from an option.
+        if b"filename" not in options and not self._type.startswith((b"image/", b"application/octet-stream")):
             name = options[b"name"][:64].decode("utf-8", "replace")
             raise BadRequest(f"the multipart field {name!r} is no file; options go into the query")
         if len(self.images) == self._max_images:
