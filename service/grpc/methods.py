@@ -166,8 +166,9 @@ class Methods:
     async def _next(self, context: Context) -> bytes | None:
         """The stream's next request; None at its end, ``ShuttingDown`` where the service's end comes first."""
         reading = asyncio.ensure_future(context.read())
+        either: list[asyncio.Future[Any]] = [reading, self._stopping]
         try:
-            await asyncio.wait([reading, self._stopping], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not reading.done():
                 raise ShuttingDown("the service is shutting down")
             data = reading.result()
