@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final, NoReturn, Protocol, TypeVar
@@ -20,6 +20,7 @@ from service.grpc import open_inference_pb2 as pb
 from service.grpc.statuses import status_code
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
+from service.pipeline import Pipeline
 from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -47,11 +48,12 @@ class Context(Protocol):
 
 @dataclass(slots=True)
 class _Call:
-    """One request on its way: ``route`` and ``model`` for the metrics, ``deadline`` on the event loop's clock."""
+    """One request on its way: ``route`` and the model for the metrics, ``deadline`` on the event loop's clock."""
 
     route: str
     deadline: float
     model: str = ""
+    version: str = ""
     request_id: str = ""
 
 
@@ -99,11 +101,10 @@ class Methods:
     async def _model_ready(self, call: _Call, data: bytes) -> Message:
         request = self._read(pb.ModelReadyRequest, data)
         try:
-            with self._runtime.use(request.name, request.version or None) as pipeline:
-                call.model = pipeline.stored.manifest.name
+            with self._use(call, request.name, request.version):
+                return pb.ModelReadyResponse(ready=True)
         except (NotReady, ShuttingDown):
             return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
 
     async def _server_metadata(self, call: _Call, data: bytes) -> Message:
         self._read(pb.ServerMetadataRequest, data)
@@ -111,9 +112,15 @@ class Methods:
 
     async def _model_metadata(self, call: _Call, data: bytes) -> Message:
         request = self._read(pb.ModelMetadataRequest, data)
-        found = metadata.model_metadata(self._runtime, request.name, request.version or None)
-        call.model = found.name
-        return messages.model_metadata(found)
+        with self._use(call, request.name, request.version) as pipeline:
+            return messages.model_metadata(metadata.model_metadata(self._runtime, pipeline))
+
+    @contextmanager
+    def _use(self, call: _Call, name: str, version: str) -> Iterator[Pipeline]:
+        with self._runtime.use(name, version or None) as pipeline:
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
+            yield pipeline
 
     def _read(self, kind: type[M], data: bytes) -> M:
         return messages.read_message(kind, data, self._limits.images_per_request)
@@ -139,11 +146,11 @@ class Methods:
         return answer.SerializeToString()
 
     async def _infer(self, call: _Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
+        self._runtime.metrics.received(len(data))
         most = self._limits.images_per_request
         message = await self._aside(data, messages.read_message, pb.ModelInferRequest, data, most)
         call.request_id = message.id
-        with self._runtime.use(message.model_name, message.model_version or None) as pipeline:
-            call.model = pipeline.stored.manifest.name
+        with self._use(call, message.model_name, message.model_version) as pipeline:
             request = await self._aside(data, messages.read_infer, message, most)
             room_for(len(request.images))
             return messages.infer_response(await infer(pipeline, request, call.deadline))
@@ -224,4 +231,4 @@ class Methods:
             status = ServiceError.status
             raise ServiceError("the service failed; the request's id helps its operator") from error
         finally:
-            self._runtime.metrics.answered(call.route, call.model, status, perf_counter() - began)
+            self._runtime.metrics.answered(call.route, call.model, call.version, status, perf_counter() - began)

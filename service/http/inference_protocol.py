@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
@@ -28,6 +30,7 @@ from service.http.routing import Call, Query, Route
 from service.inference_protocol.inference import infer
 from service.inference_protocol.metadata import SERVER, model_metadata
 from service.inference_protocol.requests import InferRequest
+from service.pipeline import Pipeline
 from service.runtime import Runtime
 
 _TAG: Final = "inference protocol"
@@ -157,32 +160,35 @@ class _Protocol:
 
     async def model(self, call: Call) -> Answer:
         call.query(Query)
-        metadata = model_metadata(self._runtime, call.path["name"], call.path.get("version"))
-        call.model = metadata.name
-        return json_answer(metadata)
+        with self._use(call) as pipeline:
+            return json_answer(model_metadata(self._runtime, pipeline))
 
     async def model_ready(self, call: Call) -> Answer:
         call.query(Query)
-        with self._runtime.use(call.path["name"], call.path.get("version")) as pipeline:
-            call.model = pipeline.stored.manifest.name
-        return json_answer({"name": call.model, "ready": True})
+        with self._use(call) as pipeline:
+            return json_answer({"name": pipeline.stored.manifest.name, "ready": True})
 
     async def infer(self, call: Call) -> Answer:
         call.query(Query)
-        runtime = self._runtime
-        with runtime.use(call.path["name"], call.path.get("version")) as pipeline:
-            call.model = pipeline.stored.manifest.name
-            with runtime.gate.admit() as ticket:
-                request = await self._read(call)
-                ticket.extend(len(request.images))
-                async with UntilDisconnect(call.receive):
-                    answer = await infer(pipeline, request, call.deadline)
+        with self._use(call) as pipeline, self._runtime.gate.admit() as ticket:
+            request = await self._read(call)
+            ticket.extend(len(request.images))
+            async with UntilDisconnect(call.receive):
+                answer = await infer(pipeline, request, call.deadline)
         return answer_body(answer)
+
+    @contextmanager
+    def _use(self, call: Call) -> Iterator[Pipeline]:
+        with self._runtime.use(call.path["name"], call.path.get("version")) as pipeline:
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
+            yield pipeline
 
     async def _read(self, call: Call) -> InferRequest:
         limits = self._runtime.settings.limits
         with self._runtime.metrics.timed("read"):
             body = await read_body(call.headers, call.receive, limits.max_body_bytes)
+        self._runtime.metrics.received(len(body))
         wanted = (call.headers, body, limits.max_body_bytes, limits.images_per_request)
         if len(body) < _PARSE_ASIDE_FROM_BYTES and "content-encoding" not in call.headers:
             return parse_body(*wanted)

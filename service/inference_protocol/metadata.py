@@ -8,6 +8,7 @@ from typing import Final
 from model_store.manifest import Manifest
 from service import __version__
 from service.inference_protocol.tensors import INPUT
+from service.pipeline import Pipeline
 from service.runtime import Runtime
 
 
@@ -52,11 +53,10 @@ def outputs_of(manifest: Manifest) -> dict[str, TensorMetadata]:
     return {name: TensorMetadata(name, "FP32", (-1, *shape)) for name, shape in shapes.items()}
 
 
-def model_metadata(runtime: Runtime, name: str, version: str | None) -> ModelMetadata:
-    """Of a model that is served; ``UnknownModel`` where none is."""
-    with runtime.use(name, version) as pipeline:
-        manifest = pipeline.stored.manifest
-        served = (model.stored.manifest for model in runtime.models)
-        versions = sorted((m.version for m in served if m.name == manifest.name), key=int)
-        image = TensorMetadata(INPUT, "BYTES", (-1,))
-        return ModelMetadata(manifest.name, tuple(versions), _PLATFORM, (image,), tuple(outputs_of(manifest).values()))
+def model_metadata(runtime: Runtime, pipeline: Pipeline) -> ModelMetadata:
+    """Of one of the models that ``runtime`` serves."""
+    manifest = pipeline.stored.manifest
+    served = (model.stored.manifest for model in runtime.models)
+    versions = sorted((m.version for m in served if m.name == manifest.name), key=int)
+    image = TensorMetadata(INPUT, "BYTES", (-1,))
+    return ModelMetadata(manifest.name, tuple(versions), _PLATFORM, (image,), tuple(outputs_of(manifest).values()))
