@@ -38,3 +38,12 @@ def test_errors_say_who_asked_and_when_to_come_back() -> None:
     start, _ = sent(error_answer(BadImage("broken"), "an-id", (b"allow", b"GET")))
     assert b"retry-after" not in dict(start["headers"])
     assert dict(start["headers"])[b"allow"] == b"GET"
+
+
+def test_errors_below_v2_have_the_protocols_form() -> None:
+    start, body = sent(error_answer(Overloaded("busy"), "an-id", path="/v2/models/tiny/infer"))
+    assert orjson.loads(body["body"]) == {"error": "busy"}
+    assert (b"retry-after", b"1") in start["headers"]
+    for path in ("/v2x", "/v1/v2/", ""):
+        _, body = sent(error_answer(Overloaded("busy"), "an-id", path=path))
+        assert orjson.loads(body["body"])["request_id"] == "an-id"
