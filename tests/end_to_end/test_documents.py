@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from service.config import reference
-from tests.end_to_end.conftest import ROOT, Server, running
+from tests.end_to_end.conftest import ROOT, Server, free_port, running
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -63,22 +63,43 @@ def test_every_command_is_known() -> None:
 def curl(command: str, url: str) -> dict[str, Any]:
     """What ``command`` would print; done here, as a machine with nothing but Python need not have curl."""
     words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
-    content, files, target = None, [], ""
+    content, files, headers, target = None, [], {}, ""
     for word in words:
         if word == "--data-binary":
             content = (ROOT / next(words).removeprefix("@")).read_bytes()
         elif word == "-F":
             name, _, path = next(words).partition("=@")
             files.append((name, (path, (ROOT / path).read_bytes())))
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            headers[name] = value
         else:
             target = word
-    answer: dict[str, Any] = httpx.post(target, content=content, files=files or None).raise_for_status().json()
+    method = "GET" if content is None and not files else "POST"
+    response = httpx.request(method, target, content=content, files=files or None, headers=headers)
+    answer: dict[str, Any] = response.raise_for_status().json()
     return answer
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("curl ")])
 def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
-    assert curl(command, made_server.url)["results"][0]["predictions"]
+    answer = curl(command, made_server.url)
+    if "/v2/" in command:
+        assert answer["outputs"][0]["name"] == "probabilities"
+    else:
+        assert answer["results"][0]["predictions"]
+
+
+def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inference-protocol.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r'"data": (\["0.*?\])', page)
+    port = free_port()
+    with running(RESNET_GRPC_PORT=str(port)):
+        exec(example.replace("localhost:8001", f"localhost:{port}").replace("docs/", f"{ROOT}/docs/"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert [name in printed for name in ("8:ship", "9:truck")] == [True, True]
+    assert [string.split(":")[1:] for string in json.loads(shown)] == [["8", "ship"], ["9", "truck"]]
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:
