@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from service.errors import BadRequest
 
 _CHECK_FROM_BYTES: Final = 2**16  # less than this cannot become much
-_MAX_NUMBERS_BYTES: Final = 2**22
+_MAX_NUMBERS_BYTES: Final = 2**21
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 Fields = Mapping[int, Any]

@@ -25,8 +25,8 @@ JSON_LENGTH: Final = "inference-header-content-length"
 
 # A number or a list costs Python some hundred bytes and a moment in which nothing else runs, so both are bounded.
 # There are more than that only in pixels as text, which have a better form.
-_MAX_VALUES: Final = 2**22
-_MAX_LISTS: Final = 2**20
+_MAX_VALUES: Final = 2**20
+_MAX_LISTS: Final = 2**18
 _COUNT_FROM_BYTES: Final = 2**16
 
 _ENCODINGS: Final = ("gzip", "deflate")

@@ -54,7 +54,7 @@ def test_too_many_fields(data: bytes) -> None:
 
 
 def test_too_many_numbers() -> None:
-    for data in (typed(uint_contents=[1] * (2**22 + 1)), typed(int64_contents=[1] * (2**22 + 1))):
+    for data in (typed(uint_contents=[1] * (2**21 + 1)), typed(int64_contents=[1] * (2**21 + 1))):
         with pytest.raises(BadRequest, match="too many numbers"):
             check_cost(data, pb.ModelInferRequest, 300)
 

@@ -143,7 +143,7 @@ def test_what_is_no_json(body: bytes) -> None:
 
 @pytest.mark.parametrize("piece", [b"[],", b"{},", b'"",', b"1,"])
 def test_json_of_too_many_values_is_refused_before_it_is_read(piece: bytes) -> None:
-    body = b'{"inputs": [' + piece * 5_000_000 + b"1]}"
+    body = b'{"inputs": [' + piece * 1_100_000 + b"1]}"
     assert "too many values" in refused(body)
 
 
