@@ -119,12 +119,14 @@ class ResNetService:
     async def _start_grpc(self) -> None:
         from service.grpc.server import GrpcServer  # a service without it does not load gRPC
 
-        self._grpc = GrpcServer(runtime)
+        server = GrpcServer(runtime)
         try:
-            await self._grpc.start(settings.server)
+            await server.start(settings.server)
         except ConfigError as error:
             logger.error("resnet-serving: %s", error)
             workers.end_service()
+        else:
+            self._grpc = server
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

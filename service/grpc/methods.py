@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from service.errors import BadRequest, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
+from service.errors import BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
 from service.gate import Gate
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
@@ -140,8 +140,8 @@ class Methods:
             with self._runtime.gate.admit() as ticket:
                 with self._runtime.metrics.timed("read"):
                     data = await context.read()
-                if not isinstance(data, bytes):  # EOF; gRPC itself has told the client of one that is too large
-                    raise BadRequest("the call ended before its request")
+                if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
+                    raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
                 answer = await self._infer(call, data, ticket.extend)
         return answer.SerializeToString()
 

@@ -139,6 +139,7 @@ def test_a_message_over_the_limit(tiny_root: Path) -> None:
             assert status is StatusCode.RESOURCE_EXHAUSTED
             assert "larger than max" in message
         assert (await client.call("ModelInfer", infer_request(a_png()))).model_name == "tiny"
+        assert counted(runtime, "ModelInfer") == ["200", "413"]
 
     serve(tiny_root, use, max_body_bytes=2**16)
 
