@@ -29,6 +29,8 @@ PREFIX: Final = "RESNET_"
 # What Kubernetes and Docker links set in every pod beside a Service called resnet...: no settings of ours.
 _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 
+_KUBERNETES_URL: Final = re.compile(r"(tcp|udp|sctp)://")
+
 
 class ConfigError(Exception):
     """A setting that is wrong or unknown; one line names the variable."""
@@ -47,7 +49,7 @@ class Settings(Group):
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """The settings that ``environ`` gives, defaults for the rest; ``ConfigError`` names the variable at fault."""
-        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _KUBERNETES.search(n)}
+        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _of_kubernetes(n, value)}
         groups: dict[str, dict[str, str]] = {}
         for group, field, _ in fields():
             if (value := given.pop(variable(field), None)) is not None:
@@ -80,6 +82,13 @@ def fields() -> Iterator[tuple[str, str, FieldInfo]]:
 def variable(field: str) -> str:
     """The environment variable of the setting called ``field``."""
     return PREFIX + field.upper()
+
+
+def _of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set it. Beside a Service called resnet-grpc that has a setting's name, but never its value."""
+    if not _KUBERNETES.search(name):
+        return False
+    return name not in {variable(field) for _, field, _ in fields()} or bool(_KUBERNETES_URL.match(value))
 
 
 def _unknown(name: str) -> str:

@@ -217,3 +217,11 @@ class ServerSettings(Group):
         description="Folder that the workers share for metrics. By default a temporary one, made at start and "
         "removed at the end.",
     )
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="Port of the gRPC service (docs/inference-protocol.md); off by default."
+    )
+    grpc_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address that the gRPC service listens on; `0.0.0.0` lets other machines in.",
+    )

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import classify, docs, embed, explain, models, native, page, probes, static
+from service.http import classify, docs, embed, explain, inference_protocol, models, native, page, probes, static
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.request_ids import request_id
@@ -28,7 +28,8 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        routes = [route for module in (classify, embed, explain, models) for route in module.routes(runtime)]
+        modules = (classify, embed, explain, models, inference_protocol)
+        routes = [route for module in modules for route in module.routes(runtime)]
         routes += native.routes(routes)
         routes += static.routes()
         routes += docs.routes(runtime, routes)  # all of them: they are read when the document is first asked for
@@ -48,13 +49,13 @@ class Api:
         query = scope.get("query_string", b"")
         match = self._router.match(scope["path"]) or probes.BENTOML.match(scope["path"])
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
-        answer = await self._answer(call, match)
+        answer = await self._answer(call, match, scope["path"])
         # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
         path = "other" if match is None else match.path
         self._runtime.metrics.answered(path, call.model, call.version, answer.status, perf_counter() - began)
         await answer.send(send, call.request_id)
 
-    async def _answer(self, call: Call, match: Match | None) -> Answer:
+    async def _answer(self, call: Call, match: Match | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -66,14 +67,14 @@ class Api:
             if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("request %s to %s: %s", call.request_id, path, error.message)
             allow = ((b"allow", match.allowed.encode()),) if match and isinstance(error, MethodNotAllowed) else ()
-            return error_answer(error, call.request_id, *allow)
+            return error_answer(error, call.request_id, *allow, path=asked)
         except TimeoutError:
             late = DeadlineExceeded(f"no answer within {self._runtime.settings.limits.deadline_s:g} s")
-            return error_answer(late, call.request_id)
+            return error_answer(late, call.request_id, path=asked)
         except Exception:
             logger.exception("request %s to %s failed", call.request_id, path)
             failed = ServiceError("the service failed; the request id helps its operator")
-            return error_answer(failed, call.request_id)
+            return error_answer(failed, call.request_id, path=asked)
 
     async def _handle(self, call: Call, match: Match | None) -> Answer:
         if match is None:

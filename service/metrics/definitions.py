@@ -33,8 +33,8 @@ _MODEL: Final = ("model", "version")
 
 REQUESTS = Definition(
     "counter", "resnet_requests_total", ("route", *_MODEL, "code"),
-    "Requests answered, by route, model and version (empty where none was reached) and HTTP status; 499: the client "
-    "left before its answer.",
+    "Requests answered, by route, model and version (empty where none was reached) and HTTP status, which gRPC's "
+    "(routes `grpc/...`) are given, too; 499: the client left before its answer.",
 )  # fmt: skip
 REQUEST_SECONDS = Definition(
     "histogram", "resnet_request_seconds", ("route", "model", "code"),

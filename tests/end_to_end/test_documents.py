@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from service.config import reference
-from tests.end_to_end.conftest import ROOT, Server, running
+from tests.end_to_end.conftest import ROOT, Server, free_port, running
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -86,7 +86,8 @@ def curl(command: str, url: str) -> httpx.Response:
             next(words)
         else:
             target = word
-    return httpx.post(target, content=content, files=files or None, headers=headers).raise_for_status()
+    method = "GET" if content is None and not files else "POST"
+    return httpx.request(method, target, content=content, files=files or None, headers=headers).raise_for_status()
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if re.search(r"(^|\| )curl ", line)])
@@ -98,8 +99,22 @@ def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
             assert image.size == (640, 480)
     elif kind == "application/x-npy":
         assert np.load(io.BytesIO(answer.content)).shape == (2, 128)
+    elif "/v2/" in command:
+        assert answer.json()["outputs"][0]["name"] == "probabilities"
     else:
         assert {"predictions", "embedding"} & set(answer.json()["results"][0])
+
+
+def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inference-protocol.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r'"data": (\["0.*?\])', page)
+    port = free_port()
+    with running(RESNET_GRPC_PORT=str(port)):
+        exec(example.replace("localhost:8001", f"localhost:{port}").replace("docs/", f"{ROOT}/docs/"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert [name in printed for name in ("8:ship", "9:truck")] == [True, True]
+    assert [string.split(":")[1:] for string in json.loads(shown)] == [["8", "ship"], ["9", "truck"]]
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:

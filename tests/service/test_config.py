@@ -287,3 +287,12 @@ def test_how_many_decode_threads(value: object, on_cpu: bool, threads: int) -> N
     settings = Settings.from_env({"RESNET_DECODE_THREADS": str(value)})
     assert settings.decode.threads(4, on_cpu) == threads
     assert settings.decode.threads(1000, on_cpu) <= 256
+
+
+def test_a_kubernetes_service_called_resnet_grpc_is_no_setting() -> None:
+    """Beside it every pod has RESNET_GRPC_PORT and more."""
+    environ = {"RESNET_GRPC_PORT": "tcp://10.0.0.1:8001", "RESNET_GRPC_PORT_8001_TCP_ADDR": "10.0.0.1"}
+    assert Settings.from_env(environ) == Settings()
+    assert of(grpc_port="8001").server.grpc_port == 8001
+    assert "RESNET_GRPC_PORT='70000'" in refused(grpc_port="70000")
+    assert "RESNET_GRPC_PORT='8001/tcp'" in refused(grpc_port="8001/tcp")

@@ -44,3 +44,12 @@ def test_an_answer_without_a_body_tells_no_length() -> None:
     for status in (204, 304):
         start, _ = sent(Answer(status, b"", ()))
         assert b"content-length" not in dict(start["headers"])
+
+
+def test_errors_below_v2_have_the_protocols_form() -> None:
+    start, body = sent(error_answer(Overloaded("busy"), "an-id", path="/v2/models/tiny/infer"))
+    assert orjson.loads(body["body"]) == {"error": "busy"}
+    assert (b"retry-after", b"1") in start["headers"]
+    for path in ("/v2x", "/v1/v2/", ""):
+        _, body = sent(error_answer(Overloaded("busy"), "an-id", path=path))
+        assert orjson.loads(body["body"])["request_id"] == "an-id"
