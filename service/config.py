@@ -19,6 +19,7 @@ from service.settings import (
     DecodeSettings,
     Group,
     InferenceSettings,
+    JobSettings,
     LimitSettings,
     ProviderSettings,
     ServerSettings,
@@ -42,6 +43,7 @@ class Settings(Group):
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
+    jobs: JobSettings = JobSettings()
     server: ServerSettings = ServerSettings()
 
     @classmethod
@@ -66,6 +68,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "providers": ProviderSettings,
     "limits": LimitSettings,
     "decode": DecodeSettings,
+    "jobs": JobSettings,
     "server": ServerSettings,
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +19,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from service.jobs.record import STATES, State
 from service.workers import alive
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -84,6 +85,25 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self._registry,
         )
+
+        self._jobs = Gauge(
+            "resnet_jobs",
+            "Jobs held, by state.",
+            ["state"],
+            multiprocess_mode="livemostrecent",  # they lie on disk, where every worker counts the same ones
+            registry=self._registry,
+        )
+        self._job_images = Counter(
+            "resnet_job_images_total", "Images of jobs, by outcome.", ["outcome"], registry=self._registry
+        )
+
+    def jobs(self, counts: Mapping[State, int]) -> None:
+        for state in STATES:
+            self._jobs.labels(state).set(counts.get(state, 0))
+
+    def job_images(self, done: int, failed: int) -> None:
+        self._job_images.labels("done").inc(done)
+        self._job_images.labels("failed").inc(failed)
 
     def answered(self, route: str, model: str, status: int, seconds: float) -> None:
         requests, request_seconds = self._answers(route, model, status)
