@@ -6,6 +6,7 @@
     |-- UnknownRoute            404 not_found
     |-- UnknownJob              404 unknown_job
     |-- MethodNotAllowed        405 method_not_allowed
+    |-- NotAcceptable           406 not_acceptable
     |-- JobNotDone              409 job_not_done
     |-- JobFailed               409 job_failed
     |-- BodyTooLarge            413 body_too_large
@@ -14,7 +15,9 @@
     |   |-- ImageTooLarge       413 image_too_large
     |   |-- NotAnImage          415 not_an_image
     |   |-- BadImage            422 bad_image
-    |   `-- BadEntry            422 bad_entry
+    |   |-- BadEntry            422 bad_entry
+    |   `-- NoHeatmap           422 no_heatmap
+    |-- MissingOutput           422 missing_output
     |-- Overloaded              429 overloaded, with Retry-After
     |-- TooManyJobs             429 too_many_jobs, with Retry-After
     |-- NotReady                503 not_ready, with Retry-After
@@ -68,6 +71,12 @@ class MethodNotAllowed(ServiceError):
     status, code = 405, "method_not_allowed"
 
 
+class NotAcceptable(ServiceError):
+    """None of the media types that the client takes can be had."""
+
+    status, code = 406, "not_acceptable"
+
+
 class JobNotDone(ServiceError):
     """Its results are not all there yet."""
 
@@ -108,6 +117,18 @@ class BadEntry(ImageError):
     """An archive's entry that cannot be unpacked."""
 
     status, code = 422, "bad_entry"
+
+
+class NoHeatmap(ImageError):
+    """The class is not among the best ones of this image, of which alone the graph has maps."""
+
+    status, code = 422, "no_heatmap"
+
+
+class MissingOutput(ServiceError):
+    """The model's graph has not what is asked for, whatever the image."""
+
+    status, code = 422, "missing_output"
 
 
 class Overloaded(ServiceError):
