@@ -18,6 +18,7 @@ from service.workers import Workers, make_run_dir, worker_count
 
 _RUN_DIR = variable("run_dir")
 _MODEL_STORE = variable("model_store")
+_JOBS_DIR = variable("jobs_dir")
 
 try:
     settings = load_settings()
@@ -40,6 +41,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
 from service.errors import NotReady  # noqa: E402
 from service.http.api import Api  # noqa: E402
+from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 
@@ -93,12 +95,18 @@ class ResNetService:
             os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
         except (*StartError, OSError) as error:
             sys.exit(f"resnet-serving: {error}")
+        try:
+            if settings.jobs.jobs_dir is not None:
+                JobStore(settings.jobs.jobs_dir, settings.jobs).prepare()
+        except OSError as error:
+            sys.exit(f"resnet-serving: {_JOBS_DIR}: {error}")
         # A bento's workers run in the bento's folder, not in this one.
         os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
 
     @bentoml.on_startup
     async def start(self) -> None:
         loading = runtime.start()
+        api.start()
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading
@@ -107,6 +115,7 @@ class ResNetService:
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
+        await api.stop()
         await runtime.stop()
 
     async def __is_ready__(self) -> bool:

@@ -39,7 +39,7 @@ class Results:
             raise
 
     def append(self, lines: list[bytes], failed: int) -> None:
-        """Add ``lines``, each with its line feed; ``failed`` of them are errors. ``StorageFull`` leaves none of them."""
+        """Add ``lines``, each with its line feed; ``failed`` of them are errors. ``StorageFull`` leaves none."""
         data = memoryview(b"".join(lines))
         try:
             with disk_errors():

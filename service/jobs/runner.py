@@ -154,7 +154,10 @@ class Runner:
             result = await self._performer.perform(job, data)
         except (ImageError, InferenceFailed) as error:
             result = error.as_json()
-        return orjson.dumps({"name": name, "index": index, **result}) + b"\n", "error" in result
+        line = orjson.dumps(
+            {"name": name, "index": index, **result}, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+        )
+        return line, "error" in result
 
     async def _fail(self, job: Job, error: ServiceError) -> None:
         def end() -> None:

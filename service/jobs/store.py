@@ -30,7 +30,7 @@ from pydantic import ValidationError
 
 from service.errors import StorageFull, TooManyJobs, UnknownJob
 from service.jobs.claims import Claim, alone
-from service.jobs.record import ENDED, Contents, Job, State, is_job_id
+from service.jobs.record import Contents, Job, State, is_job_id
 from service.settings import JobSettings
 
 logger = logging.getLogger(__name__)
@@ -158,10 +158,9 @@ class JobStore:
     def _folders(self) -> list[Path]:
         """Of jobs and uploads; nothing else that may lie in ``root``."""
         try:
-            names = os.listdir(self.root)
+            return [folder for folder in self.root.iterdir() if is_job_id(folder.name.removeprefix(_PART))]
         except FileNotFoundError:
             return []
-        return [self.root / name for name in names if is_job_id(name.removeprefix(_PART))]
 
     def _forget_input(self, job_id: str) -> None:
         for name in (INPUT, CONTENTS):
