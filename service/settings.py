@@ -212,7 +212,10 @@ class JobSettings(Group):
         64, ge=0, le=10_000, description="Most jobs held, those that ended included; beyond it 429. 0: no jobs at all."
     )
     jobs_max_bytes: int = Field(
-        4 * 2**30, ge=2**20, description="Most bytes of all jobs on disk, images and results; beyond it 429."
+        4 * 2**30,
+        ge=2**20,
+        description="Most bytes of all jobs on disk. New jobs get 429 beyond three quarters of it; the rest is left to "
+        "the results of those that were taken, of which one fails that would need more.",
     )
     jobs_max_body_bytes: int = Field(256 * 2**20, ge=1024, description="Largest request body of a job, in bytes.")
     jobs_max_unpacked_bytes: int = Field(
@@ -230,6 +233,16 @@ class JobSettings(Group):
         description="Images of a job that a worker has in work at once, which is what requests may have to wait for. "
         "`auto`: two for every slot on CPUs, two full batches with an accelerator.",
     )
+
+    @property
+    def inputs_max_bytes(self) -> int:
+        """Bytes on disk beyond which nothing more is taken in."""
+        return self.jobs_max_bytes * 3 // 4
+
+    @property
+    def body_max_bytes(self) -> int:
+        """More could never be taken in."""
+        return min(self.jobs_max_body_bytes, self.inputs_max_bytes)
 
 
 class ServerSettings(Group):

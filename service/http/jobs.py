@@ -114,7 +114,7 @@ class Jobs:
             manifest = pipeline.stored.manifest
             call.model = manifest.name
             task.reading(task.query.model_validate(options), pipeline)  # what cannot be had is refused now
-        most = self._settings.jobs_max_body_bytes
+        most = self._settings.body_max_bytes
         length = content_length(call.headers) or most
         if length > most:
             raise BodyTooLarge(f"the body is too large; at most {most} bytes are taken in a job")

@@ -36,7 +36,7 @@ async def receive_images(headers: Headers, receive: Receive, path: Path, setting
             taker = _Form(headers, file, settings.jobs_max_images)
         else:
             taker = _Whole(headers, file, settings)
-        async for block in _blocks(headers, receive, settings.jobs_max_body_bytes):
+        async for block in _blocks(headers, receive, settings.body_max_bytes):
             await asyncio.to_thread(taker.write, block)
         return await asyncio.to_thread(taker.finish)
     finally:

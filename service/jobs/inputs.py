@@ -55,9 +55,20 @@ class Input:
         else:
             self._reader = _Packed(path, max_image_bytes)
 
-    def read(self, start: int, count: int) -> list[bytes | ImageError]:
-        """The bytes of ``count`` images from number ``start``; one that cannot be had is its error."""
-        return [self._one(image) for image in self.images[start : start + count]]
+    def read(self, start: int, count: int, enough_bytes: int) -> list[bytes | ImageError]:
+        """The images from number ``start``: up to ``count``, fewer once they have ``enough_bytes``, but always one.
+
+        One that cannot be had is its error.
+        """
+        found: list[bytes | ImageError] = []
+        size = 0
+        for image in self.images[start : start + count]:
+            data = self._one(image)
+            found.append(data)
+            size += size_of(data)
+            if size >= enough_bytes:
+                break
+        return found
 
     def _one(self, image: Image) -> bytes | ImageError:
         try:
@@ -73,3 +84,8 @@ class Input:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def size_of(data: bytes | ImageError) -> int:
+    """Bytes of an image; an error has none."""
+    return 0 if isinstance(data, ImageError) else len(data)

@@ -13,6 +13,7 @@ STATES: Final[tuple[State, ...]] = ("queued", "running", "done", "failed")
 ENDED: Final = ("done", "failed")
 
 _LONGEST_NAME: Final = 255
+_DRIVE: Final = re.compile(r"^(?:.:)+", re.DOTALL)
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -82,6 +83,7 @@ def clean_name(name: str) -> str | None:
 
     No root, drive or ``..``, no control characters, ``/`` between folders, at most 255 characters, its last ones.
     """
-    parts = [part for part in re.split(r"[/\\]", name) if part.strip(". ") and not re.fullmatch(r"[A-Za-z]:", part)]
-    text = "/".join(parts).encode("utf-8", "replace").decode()
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)[-_LONGEST_NAME:].lstrip("/") or None
+    text = name[-_LONGEST_NAME:].encode("utf-8", "replace").decode()
+    parts = (_DRIVE.sub("", part) for part in re.split(r"[/\\]", text))
+    kept = "/".join(part for part in parts if part.strip(". "))
+    return "".join(c if c.isprintable() else "\ufffd" for c in kept) or None

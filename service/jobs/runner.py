@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Coroutine
+from contextlib import ExitStack
 from typing import Any, Final, Protocol
 
 import orjson
 
 from service.errors import ImageError, InferenceFailed, JobFailed, NotReady, ServiceError, ShuttingDown, StorageFull
-from service.jobs.inputs import Input
+from service.jobs.inputs import Input, size_of
 from service.jobs.record import Failure, Job
 from service.jobs.results import Results
 from service.jobs.store import INPUT, RESULTS, JobGone, JobStore
@@ -21,8 +23,44 @@ logger = logging.getLogger(__name__)
 _KEEP_EVERY_S: Final = 1.0
 _KEEP_EVERY_LINES: Final = 64
 _MAX_CRASHES: Final = 3
+_READ_AHEAD_BYTES: Final = 64 * 2**20
 
 _Line = tuple[bytes, bool]  # with its line feed, and whether it is an error
+
+
+class _Window:
+    """The images in work: at most ``width``, and few large ones, so that what is read ahead stays small."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._sizes: deque[int] = deque()
+        self.tasks: deque[asyncio.Task[_Line]] = deque()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether half of it is free: images are read some at a time."""
+        return len(self.tasks) <= self._width // 2 and sum(self._sizes) <= _READ_AHEAD_BYTES // 2
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """For how many images, and how many bytes."""
+        return self._width - len(self.tasks), _READ_AHEAD_BYTES - sum(self._sizes)
+
+    def add(self, line: Coroutine[Any, Any, _Line], size: int) -> None:
+        self.tasks.append(asyncio.create_task(line))
+        self._sizes.append(size)
+
+    async def first(self) -> _Line:
+        line = await self.tasks[0]
+        self.tasks.popleft()
+        self._sizes.popleft()
+        return line
+
+    async def close(self) -> None:
+        """Nobody waits for what is left."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 class Performer(Protocol):
@@ -77,67 +115,54 @@ class Runner:
 
     def _open(self, job: Job) -> tuple[Job, Input, Results]:
         """Where ``job`` stands, by its results, whatever its record says."""
-        folder = self._store.folder(job.id)
-        try:
-            contents = self._store.contents(job.id)
-            images = Input(folder / INPUT, contents, self._store.settings.jobs_max_images, self._max_image_bytes)
-            results = Results(folder / RESULTS)
-        except FileNotFoundError:
-            if self._store.exists(job.id):
-                raise
-            raise JobGone from None
-        crashes = 0
-        if job.state == "running":  # and yet its claim was free: its worker died
-            crashes = job.crashes + 1 if results.done == job.resumed_at else 1
-        job = job.model_copy(
-            update={
-                "state": "running",
-                "done": results.done,
-                "failed": results.failed,
-                "resumed_at": results.done,
-                "crashes": crashes,
-            }
-        )
-        try:
-            if crashes >= _MAX_CRASHES:
-                raise JobFailed(f"its worker ended {crashes} times soon after image {results.done}")
+        folder, most = self._store.folder(job.id), self._store.settings.jobs_max_images
+        with ExitStack() as stack:
+            try:
+                contents = self._store.contents(job.id)
+                images = stack.enter_context(Input(folder / INPUT, contents, most, self._max_image_bytes))
+                results = stack.enter_context(Results(folder / RESULTS))
+            except FileNotFoundError:
+                if self._store.exists(job.id):
+                    raise
+                raise JobGone from None
+            job = _taken_up(job, results)
             self._store.save(job)
-        except BaseException:
-            images.close()
-            results.close()
-            raise
+            stack.pop_all()
         return job, images, results
 
     async def _advance(self, job: Job, images: Input, results: Results, width: int) -> Job:
         """Compute and keep what is missing, until all is there or the worker stops."""
         loop = asyncio.get_running_loop()
-        window: deque[asyncio.Task[_Line]] = deque()
+        window = _Window(width)
         lines: list[_Line] = []
-        taken, kept_at, stopping = job.done, loop.time(), False
+        taken, kept_at = job.done, loop.time()
+        interrupted: ServiceError | None = None
         try:
-            while window or not (stopping or taken == job.images):
-                if len(window) <= width // 2 and not stopping:
-                    for data in await asyncio.to_thread(images.read, taken, width - len(window)):
-                        window.append(asyncio.create_task(self._line(job, taken, images.images[taken].name, data)))
+            while True:
+                if window.has_room and taken < job.images and not self._stopping:
+                    for data in await asyncio.to_thread(images.read, taken, *window.room):
+                        window.add(self._line(job, taken, images.images[taken].name, data), size_of(data))
                         taken += 1
-                try:
-                    lines.append(await window[0])
-                except (ShuttingDown, NotReady):
+                if not window.tasks:
                     break
-                window.popleft()
+                try:
+                    lines.append(await window.first())
+                except ServiceError as error:  # what is computed is kept all the same
+                    interrupted = error
+                    break
                 if len(lines) >= _KEEP_EVERY_LINES or loop.time() - kept_at >= _KEEP_EVERY_S:
                     job, lines, kept_at = await asyncio.to_thread(self._keep, job, results, lines), [], loop.time()
-                stopping = self._stopping
         finally:
-            for task in window:
-                task.cancel()
-            await asyncio.gather(*window, return_exceptions=True)
-        return await asyncio.to_thread(self._keep, job, results, lines)
+            await window.close()
+        job = await asyncio.to_thread(self._keep, job, results, lines)
+        if interrupted is not None and not isinstance(interrupted, (ShuttingDown, NotReady)):
+            raise interrupted
+        return job
 
     def _keep(self, job: Job, results: Results, lines: list[_Line]) -> Job:
         if not self._store.exists(job.id):
             raise JobGone
-        if self._store.held()[1] > self._store.settings.jobs_max_bytes:
+        if self._store.held()[1] + sum(len(line) for line, _ in lines) > self._store.settings.jobs_max_bytes:
             raise StorageFull("the jobs take all the bytes that they may")
         failed = sum(is_error for _, is_error in lines)
         results.append([line for line, _ in lines], failed)
@@ -172,3 +197,14 @@ class Runner:
             logger.warning("job %s: not ended: %s", job.id[:8], second)
         else:
             logger.warning("job %s failed: %s", job.id[:8], error.message)
+
+
+def _taken_up(job: Job, results: Results) -> Job:
+    """``job`` as it is now taken up; ``JobFailed`` where that has ended its workers too often at one place."""
+    crashes = 0
+    if job.state == "running":  # and yet its claim was free: its worker died
+        crashes = job.crashes + 1 if results.done == job.resumed_at else 1
+    if crashes >= _MAX_CRASHES:
+        raise JobFailed(f"its worker ended {crashes} times soon after image {results.done}")
+    now = {"done": results.done, "failed": results.failed, "resumed_at": results.done, "crashes": crashes}
+    return job.model_copy(update={"state": "running", **now})

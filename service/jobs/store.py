@@ -133,12 +133,13 @@ class JobStore:
 
     def sweep(self) -> None:
         """Remove what is expired, and what dead workers left behind."""
-        for folder in self._folders():
-            if folder.name.startswith(_PART):
-                self._drop_stale(folder)
-            elif self._is_over(folder):
-                self._drop(folder)
-        with contextlib.suppress(FileNotFoundError):
+        # Alone, as an upload is not claimed yet when its folder is made.
+        with contextlib.suppress(FileNotFoundError), alone(self.root / _LOCK):
+            for folder in self._folders():
+                if folder.name.startswith(_PART):
+                    self._drop_stale(folder)
+                elif self._is_over(folder):
+                    self._drop(folder)
             for left in self.root.glob(f"{_GONE}*"):
                 shutil.rmtree(left, ignore_errors=True)
 
@@ -211,7 +212,7 @@ class Upload:
                 held, size = store.held()
                 if held >= settings.jobs_max:
                     raise TooManyJobs(f"{settings.jobs_max} jobs are held; remove one, or try later")
-                if size + most_bytes > settings.jobs_max_bytes:
+                if size + most_bytes > settings.inputs_max_bytes:
                     raise TooManyJobs("the jobs held leave no room for this one; remove one, or try later")
                 if shutil.disk_usage(store.root).free < most_bytes:
                     raise StorageFull("the disk for jobs is full")

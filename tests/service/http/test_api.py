@@ -351,7 +351,9 @@ def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(tiny_root:
 
 def test_the_index_lists_the_routes(tiny_root: Path) -> None:
     body = answer(tiny_root, "GET", "/").json()
-    assert set(body["routes"]) == {"/", URL, "/v1/embed", "/v1/explain", "/v1/models", "/metrics", "/livez", "/readyz"}
+    jobs = {"/v1/jobs", "/v1/jobs/{id}", "/v1/jobs/{id}/result"}
+    others = {"/", URL, "/v1/embed", "/v1/explain", "/v1/models", "/metrics", "/livez", "/readyz"}
+    assert set(body["routes"]) == others | jobs
 
 
 @pytest.mark.parametrize("given", ["abc", "a" * 128, "3f2c-9.x_y:z/+=", "0"])
