@@ -54,7 +54,8 @@ class FileAnswer(Answer):
         try:
             with contextlib.suppress(ClientGone, TimeoutError):
                 async with UntilDisconnect(self.receive):
-                    await self._start(send, request_id, self.length)
+                    async with asyncio.timeout(_PATIENCE_S):
+                        await self._start(send, request_id, self.length)
                     await self._send_file(send)
         finally:
             await asyncio.to_thread(self.file.close)
