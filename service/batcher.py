@@ -30,7 +30,7 @@ R = TypeVar("R")
 class BatchObserver(Protocol):
     """Told what the batcher does; times in seconds."""
 
-    def queued(self, images: int) -> None: ...
+    def queued(self, images: int, oldest_s: float | None) -> None: ...
 
     def dispatched(self, waited_s: Sequence[float]) -> None: ...
 
@@ -137,7 +137,8 @@ class Batcher(Generic[T, R]):
         self._changed()
 
     def _changed(self) -> None:
-        self._observe(lambda observer: observer.queued(len(self._queue)))
+        oldest_s = self._queue[0].queued_at_s if self._queue else None
+        self._observe(lambda observer: observer.queued(len(self._queue), oldest_s))
         if not self._queue and not self._computing:
             self._idle.set()
 

@@ -56,7 +56,7 @@ def _digits(value: object) -> object:
     return value
 
 
-TopK = Annotated[int, BeforeValidator(_digits), Field(ge=1)]
+TopK = Annotated[int, Field(ge=1), BeforeValidator(_digits)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 

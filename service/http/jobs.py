@@ -112,7 +112,7 @@ class Jobs:
         task, options = _TASKS[query.task], _options(query)
         with self._runtime.use(query.model, query.version) as pipeline:
             manifest = pipeline.stored.manifest
-            call.model = manifest.name
+            call.model, call.version = manifest.name, manifest.version
             task.reading(task.query.model_validate(options), pipeline)  # what cannot be had is refused now
         most = self._settings.body_max_bytes
         length = content_length(call.headers) or most
@@ -121,7 +121,9 @@ class Jobs:
         upload = Upload(self.store)
         try:
             await asyncio.to_thread(upload.begin, length)
-            contents = await receive_images(call.headers, call.receive, upload.input, self._settings)
+            contents = await receive_images(
+                call.headers, call.receive, upload.input, self._settings, self._runtime.metrics.received
+            )
             job = Job(
                 id=upload.id,
                 task=query.task,

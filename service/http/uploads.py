@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,8 +24,10 @@ from service.settings import JobSettings
 _BLOCK: Final = 2**20  # bytes gathered before a thread is asked to write them
 
 
-async def receive_images(headers: Headers, receive: Receive, path: Path, settings: JobSettings) -> Contents:
-    """The images of a body that is written to ``path``, which is there, as it comes; what they are not, they are told.
+async def receive_images(
+    headers: Headers, receive: Receive, path: Path, settings: JobSettings, received: Callable[[int], None]
+) -> Contents:
+    """The images of a body that is written to ``path``, which is there, as it comes; ``received`` is told its bytes.
 
     Raises ``BadRequest``, ``BodyTooLarge``, ``TooManyImages`` and ``StorageFull``.
     """
@@ -37,6 +39,7 @@ async def receive_images(headers: Headers, receive: Receive, path: Path, setting
         else:
             taker = _Whole(headers, file, settings)
         async for block in _blocks(headers, receive, settings.body_max_bytes):
+            received(len(block))
             await asyncio.to_thread(taker.write, block)
         return await asyncio.to_thread(taker.finish)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.config import reference
 from tests.end_to_end.conftest import ROOT, Server, running
@@ -50,6 +52,7 @@ def test_every_command_is_known() -> None:
     makes = {f"make {target}" for target in TARGETS}
     known = (
         "curl ",
+        "base64 ",  # with curl behind it
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
         "RESNET_MODEL_STORE=models make serve",
@@ -60,25 +63,43 @@ def test_every_command_is_known() -> None:
     assert not unknown
 
 
-def curl(command: str, url: str) -> dict[str, Any]:
-    """What ``command`` would print; done here, as a machine with nothing but Python need not have curl."""
+def curl(command: str, url: str) -> httpx.Response:
+    """What ``command`` would get; done here, as a machine with nothing but Python need not have curl.
+
+    What comes before it in a pipe is run, and is what ``@-`` stands for. Where it would write to is passed over.
+    """
+    before, _, command = command.rpartition(" | ")
     words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
     content, files, target = None, [], ""
+    headers: dict[str, str] = {}
     for word in words:
         if word == "--data-binary":
-            content = (ROOT / next(words).removeprefix("@")).read_bytes()
+            source = next(words).removeprefix("@")
+            content = run(before).encode() if source == "-" else (ROOT / source).read_bytes()
         elif word == "-F":
             name, _, path = next(words).partition("=@")
             files.append((name, (path, (ROOT / path).read_bytes())))
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            headers[name] = value
+        elif word == "-o":
+            next(words)
         else:
             target = word
-    answer: dict[str, Any] = httpx.post(target, content=content, files=files or None).raise_for_status().json()
-    return answer
+    return httpx.post(target, content=content, files=files or None, headers=headers).raise_for_status()
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("curl ")])
+@pytest.mark.parametrize("command", [line for line in commands() if re.search(r"(^|\| )curl ", line)])
 def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
-    assert curl(command, made_server.url)["results"][0]["predictions"]
+    answer = curl(command, made_server.url)
+    kind = answer.headers["content-type"]
+    if kind == "image/png":
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert image.size == (640, 480)
+    elif kind == "application/x-npy":
+        assert np.load(io.BytesIO(answer.content)).shape == (2, 128)
+    else:
+        assert {"predictions", "embedding"} & set(answer.json()["results"][0])
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:
@@ -87,7 +108,7 @@ def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server)
     shown_one = (served["provider"], served["precision"]) == ("openvino", "int8")
     readme = (ROOT / "README.md").read_text()
     command, shown = re.findall(r"```sh\n(curl[^\n]*)\n```\n\n```json\n(.*?)```", readme, re.DOTALL)[0]
-    answer = curl(command, made_server.url)
+    answer = curl(command, made_server.url).json()
     expected = json.loads(shown)
     assert answer["model"] == expected["model"]
     (got,), (wanted,) = ([r["predictions"] for r in a["results"]] for a in (answer, expected))
@@ -122,7 +143,7 @@ def test_an_own_model_by_the_readme(tmp_path: Path) -> None:
     assert "RESNET_MODEL_STORE=" in run(export)
     with running("make", "serve", RESNET_MODEL_STORE=str(tmp_path / "models")) as server:
         command = "curl --data-binary @docs/images/ship.jpg 'localhost:3000/v1/classify?model=mine&top_k=12'"
-        (result,) = curl(command, server.url)["results"]
+        (result,) = curl(command, server.url).json()["results"]
         assert {p["label"] for p in result["predictions"]} == {f"thing {i}" for i in range(12)}
 
 

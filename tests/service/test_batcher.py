@@ -28,7 +28,8 @@ class Observer:
         self.queue = 0
         self.waits: list[list[float]] = []
 
-    def queued(self, images: int) -> None:
+    def queued(self, images: int, oldest_s: float | None) -> None:
+        assert (oldest_s is None) == (images == 0)
         self.queue = images
 
     def dispatched(self, waited_s: Sequence[float]) -> None:
@@ -681,7 +682,7 @@ def test_real_threads_settle_everything(count: int, images: int, max_batch: int,
 
 def test_an_observer_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(Observer):
-        def queued(self, images: int) -> None:
+        def queued(self, images: int, oldest_s: float | None) -> None:
             raise OSError("no space left")
 
         def dispatched(self, waited_s: Sequence[float]) -> None:

@@ -33,8 +33,11 @@ def received(
     async def receive() -> Any:
         return inbox.pop(0)
 
+    counted: list[int] = []
     path.write_bytes(b"\0" * 10_000)  # room was taken for more than comes
-    return asyncio.run(receive_images(Headers(headers), receive, path, JobSettings(**settings)))
+    contents = asyncio.run(receive_images(Headers(headers), receive, path, JobSettings(**settings), counted.append))
+    assert sum(counted) == sum(map(len, chunks))
+    return contents
 
 
 def images(path: Path, contents: Contents) -> list[tuple[str | None, bytes]]:
