@@ -20,6 +20,7 @@ from service.workers import Workers, make_run_dir, worker_count
 
 _RUN_DIR = variable("run_dir")
 _MODEL_STORE = variable("model_store")
+_JOBS_DIR = variable("jobs_dir")
 
 try:
     settings = load_settings()
@@ -46,6 +47,7 @@ from service.grpc.port import check_port  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 
@@ -105,6 +107,11 @@ class ResNetService:
             os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
         except (*StartError, OSError) as error:
             sys.exit(f"resnet-serving: {error}")
+        try:
+            if settings.jobs.jobs_dir is not None:
+                JobStore(settings.jobs.jobs_dir, settings.jobs).prepare()
+        except OSError as error:
+            sys.exit(f"resnet-serving: {_JOBS_DIR}: {error}")
         # A bento's workers run in the bento's folder, not in this one.
         os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
 
@@ -114,6 +121,7 @@ class ResNetService:
     @bentoml.on_startup
     async def start(self) -> None:
         loading = runtime.start()
+        api.start()
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading
@@ -138,6 +146,7 @@ class ResNetService:
     async def stop(self) -> None:
         if self._grpc is not None:
             await self._grpc.stop()
+        await api.stop()
         await runtime.stop()
 
     @bentoml.api(route=native.PATH)

@@ -19,6 +19,7 @@ from service.settings import (
     DecodeSettings,
     Group,
     InferenceSettings,
+    JobSettings,
     LimitSettings,
     ProviderSettings,
     ServerSettings,
@@ -44,6 +45,7 @@ class Settings(Group):
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
+    jobs: JobSettings = JobSettings()
     server: ServerSettings = ServerSettings()
 
     @classmethod
@@ -68,6 +70,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "providers": ProviderSettings,
     "limits": LimitSettings,
     "decode": DecodeSettings,
+    "jobs": JobSettings,
     "server": ServerSettings,
 }
 

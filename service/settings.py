@@ -206,6 +206,51 @@ class DecodeSettings(Group):
         return 0 if on_cpu else min(256, cores)
 
 
+class JobSettings(Group):
+    """Long work under /v1/jobs."""
+
+    jobs_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="Folder that keeps jobs: those in it go on after a restart. By default one inside the run folder, "
+        "which goes with the service. It holds clients' images, so none but the service's user may read it.",
+    )
+    jobs_max: int = Field(
+        64, ge=0, le=10_000, description="Most jobs held, those that ended included; beyond it 429. 0: no jobs at all."
+    )
+    jobs_max_bytes: int = Field(
+        4 * 2**30,
+        ge=2**20,
+        description="Most bytes of all jobs on disk. New jobs get 429 beyond three quarters of it; the rest is left to "
+        "the results of those that were taken, of which one fails that would need more.",
+    )
+    jobs_max_body_bytes: int = Field(256 * 2**20, ge=1024, description="Largest request body of a job, in bytes.")
+    jobs_max_unpacked_bytes: int = Field(
+        2 * 2**30, ge=1024, description="Most bytes that a job's zip archive may unpack to, all entries together."
+    )
+    jobs_max_images: int = Field(10_000, ge=1, le=1_000_000, description="Most images in one job.")
+    jobs_upload_s: float = Field(
+        600.0, gt=0, le=86_400, description="Seconds that a job's body may take to come; beyond it 504."
+    )
+    jobs_ttl_s: float = Field(
+        86_400.0, gt=0, le=31_536_000, description="Seconds that a job is kept after it ended; then it is removed."
+    )
+    jobs_width: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        "auto",
+        description="Images of a job that a worker has in work at once, which is what requests may have to wait for. "
+        "`auto`: two for every slot on CPUs, two full batches with an accelerator.",
+    )
+
+    @property
+    def inputs_max_bytes(self) -> int:
+        """Bytes on disk beyond which nothing more is taken in."""
+        return self.jobs_max_bytes * 3 // 4
+
+    @property
+    def body_max_bytes(self) -> int:
+        """More could never be taken in."""
+        return min(self.jobs_max_body_bytes, self.inputs_max_bytes)
+
+
 class ServerSettings(Group):
     """The processes around it all."""
 

@@ -89,12 +89,16 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``path`` may hold parameters, ``/v1/models/{name}``: each is one segment."""
+    """``path`` may hold parameters, ``/v1/models/{name}``: each is one segment.
+
+    deadline_s -- from the first byte to the answer, where the settings' own would be too short.
+    """
 
     method: str
     path: str
     handler: Handler
     operation: Operation
+    deadline_s: float | None = None
 
     @property
     def parameters(self) -> list[str]:
@@ -110,9 +114,13 @@ class Match:
     methods: Mapping[str, Route]
     values: Mapping[str, str]
 
+    def route(self, method: str) -> Route | None:
+        """What answers ``method``; where there is GET there is HEAD."""
+        return self.methods.get("GET" if method == "HEAD" else method)
+
     @property
     def allowed(self) -> str:
-        """What a client may do; where there is GET there is HEAD."""
+        """What a client may do."""
         return ", ".join("GET, HEAD" if method == "GET" else method for method in self.methods)
 
 

@@ -26,7 +26,7 @@ class Definition:
     labels: tuple[str, ...]
     meaning: str
     buckets: tuple[float, ...] = ()
-    mode: Literal["livesum", "livemax"] = "livesum"
+    mode: Literal["livesum", "livemax", "livemostrecent"] = "livesum"
 
 
 _MODEL: Final = ("model", "version")
@@ -75,6 +75,12 @@ MODEL_INFO = Definition(
     "were tried before it, and the file's hash.", mode="livemax",
 )  # fmt: skip
 WORKERS_READY = Definition("gauge", "resnet_workers_ready", (), "Workers whose models are loaded and warm.")
+JOBS = Definition(
+    "gauge", "resnet_jobs", ("state",), "Jobs held on disk: queued, running, done, failed.", mode="livemostrecent"
+)
+JOB_IMAGES = Definition(
+    "counter", "resnet_job_images_total", ("outcome",), "Images of jobs, by outcome: done or failed."
+)
 LAST_SUCCESS = Definition(
     "gauge", "resnet_last_success_timestamp_seconds", (), "When an image was last inferred, in Unix time.",
     mode="livemax",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +19,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from service.jobs.record import STATES, State
 from service.metrics.definitions import (
     BATCH_IMAGES,
     CPU_SECONDS,
@@ -26,6 +27,8 @@ from service.metrics.definitions import (
     DEFINITIONS,
     GATE_IMAGES,
     IMAGES,
+    JOB_IMAGES,
+    JOBS,
     LAST_SUCCESS,
     MODEL_INFO,
     MODEL_LOAD_SECONDS,
@@ -72,6 +75,7 @@ class Metrics:
         stage_seconds = self._histogram(STAGE_SECONDS)
         self._stages = {stage: self._tallies.histogram(stage_seconds.labels(stage)) for stage in STAGES}
         self._batch_images = self._histogram(BATCH_IMAGES)
+        self._job_images = self._counter(JOB_IMAGES)
         self._cpu_seconds = self._counter(CPU_SECONDS)
         self._cpu_seconds_told = 0.0
         gauges = [definition for definition in DEFINITIONS if definition.kind == "gauge"]
@@ -120,6 +124,15 @@ class Metrics:
 
     def decode_failed(self, kind: str | None, code: str) -> None:
         self._decode_failures.labels(kind or "none", code).inc()
+
+    def jobs(self, counts: Mapping[State, int]) -> None:
+        """How many jobs lie on disk, by state: all workers see the same ones, and the last to look is right."""
+        for state in STATES:
+            self._gauges[JOBS].labels(state).set(counts.get(state, 0))
+
+    def job_images(self, done: int, failed: int) -> None:
+        self._job_images.labels("done").inc(done)
+        self._job_images.labels("failed").inc(failed)
 
     def model_loaded(
         self,
