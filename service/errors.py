@@ -5,12 +5,15 @@
     |-- UnknownModel            404 unknown_model
     |-- UnknownRoute            404 not_found
     |-- MethodNotAllowed        405 method_not_allowed
+    |-- NotAcceptable           406 not_acceptable
     |-- BodyTooLarge            413 body_too_large
     |-- TooManyImages           413 too_many_images
     |-- ImageError              (one image's fault; in a request of many it fails alone)
     |   |-- ImageTooLarge       413 image_too_large
     |   |-- NotAnImage          415 not_an_image
-    |   `-- BadImage            422 bad_image
+    |   |-- BadImage            422 bad_image
+    |   `-- NoHeatmap           422 no_heatmap
+    |-- MissingOutput           422 missing_output
     |-- Overloaded              429 overloaded, with Retry-After
     |-- NotReady                503 not_ready, with Retry-After
     |-- ShuttingDown            503 shutting_down, with Retry-After
@@ -58,6 +61,12 @@ class MethodNotAllowed(ServiceError):
     status, code = 405, "method_not_allowed"
 
 
+class NotAcceptable(ServiceError):
+    """None of the media types that the client takes can be had."""
+
+    status, code = 406, "not_acceptable"
+
+
 class BodyTooLarge(ServiceError):
     status, code = 413, "body_too_large"
 
@@ -80,6 +89,18 @@ class NotAnImage(ImageError):
 
 class BadImage(ImageError):
     status, code = 422, "bad_image"
+
+
+class NoHeatmap(ImageError):
+    """The class is not among the best ones of this image, of which alone the graph has maps."""
+
+    status, code = 422, "no_heatmap"
+
+
+class MissingOutput(ServiceError):
+    """The model's graph has not what is asked for, whatever the image."""
+
+    status, code = 422, "missing_output"
 
 
 class Overloaded(ServiceError):

@@ -12,10 +12,11 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from model_store.store import StoredModel
 from service.batcher import Batcher
-from service.decode import Decoder
+from service.decode import Decoded, Decoder
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
@@ -39,7 +40,7 @@ Reader = Callable[[Outputs], T]
 class _Tensor:
     """An image that was decoded ahead."""
 
-    pixels: Images
+    decoded: Decoded
     decode_s: float
 
 
@@ -155,7 +156,11 @@ class Pipeline:
         """Settle all that was taken."""
         await self._batcher.close()
 
-    def _decode(self, image: bytes | Images, out: Images | None = None) -> Images:
+    def upright(self, image: bytes) -> Image.Image:
+        """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
+        return self._decoder.decode(image)
+
+    def _decode(self, image: bytes | Images, out: Images | None = None) -> Decoded:
         with self._metrics.timed("decode"):
             return self._decoder.tensor(image, self._preprocessing, out)
 
@@ -178,9 +183,10 @@ class Pipeline:
         results: list[Any] = [None] * len(queries)
         rows: list[int] = []  # which query each row of the batch is of
         decode_s: list[float] = []
+        sizes: list[tuple[int, int]] = []
         for number, query in enumerate(queries):
             try:
-                decode_s.append(self._fill(batch[len(rows)], query.image))
+                seconds, size = self._fill(batch[len(rows)], query.image)
             except ImageError as error:  # its row is the next image's
                 results[number] = error
             except Exception:
@@ -188,6 +194,8 @@ class Pipeline:
                 results[number] = InferenceFailed("the service failed on this image")
             else:
                 rows.append(number)
+                decode_s.append(seconds)
+                sizes.append(size)
         if rows:
             names = queries[rows[0]].outputs if len(rows) == 1 else _union(queries[number].outputs for number in rows)
             run_s = perf_counter()
@@ -199,17 +207,19 @@ class Pipeline:
                 for row, number in enumerate(rows):
                     query = queries[number]
                     timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
-                    results[number] = _read(query, _row(found, row, timings)) if sound[row] else _no_numbers()
+                    results[number] = (
+                        _read(query, _row(found, row, timings, sizes[row])) if sound[row] else _no_numbers()
+                    )
         return results
 
-    def _fill(self, row: Images, image: bytes | Images | _Tensor) -> float:
-        """Write ``image`` into its row of the batch; gives the seconds its decoding took."""
+    def _fill(self, row: Images, image: bytes | Images | _Tensor) -> tuple[float, tuple[int, int]]:
+        """Write ``image`` into its row of the batch; gives the seconds its decoding took, and its own size."""
         if isinstance(image, _Tensor):
-            row[...] = image.pixels
-            return image.decode_s
+            row[...] = image.decoded.pixels
+            return image.decode_s, image.decoded.whole
         began_s = perf_counter()
-        self._decode(image, row)
-        return perf_counter() - began_s
+        decoded = self._decode(image, row)
+        return perf_counter() - began_s, decoded.whole
 
 
 def _no_numbers() -> InferenceFailed:
@@ -221,13 +231,14 @@ def _union(outputs: Iterator[tuple[OutputName, ...]]) -> tuple[OutputName, ...]:
     return tuple(name for name in _ALL if name in wanted)
 
 
-def _row(found: dict[OutputName, Floats], row: int, timings: Timings) -> Outputs:
+def _row(found: dict[OutputName, Floats], row: int, timings: Timings, size: tuple[int, int]) -> Outputs:
     embedding, cam = found.get("embedding"), found.get("cam")
     return Outputs(
         found["logits"][row],
         None if embedding is None else embedding[row],
         None if cam is None else cam[row],
         timings,
+        size,
     )
 
 

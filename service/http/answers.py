@@ -33,7 +33,12 @@ class Answer:
 
 
 def json_answer(content: Any) -> Answer:
-    return Answer(200, orjson.dumps(content), (_JSON,))
+    """``content``, plain or of dataclasses and numpy arrays, as a whole answer."""
+    return Answer(200, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), (_JSON,))
+
+
+def binary_answer(content: bytes, media_type: str) -> Answer:
+    return Answer(200, content, ((b"content-type", media_type.encode()),))
 
 
 def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, bytes]) -> Answer:

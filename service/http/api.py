@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import images, models, page
+from service.http import classify, embed, explain, models, page
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.routing import Call, Match, Router
@@ -30,7 +30,7 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        routes = [*images.routes(runtime), *models.routes(runtime)]
+        routes = [route for module in (classify, embed, explain, models) for route in module.routes(runtime)]
         self._router = Router([*routes, *page.routes(runtime, routes)])
 
     def knows(self, path: str) -> bool:

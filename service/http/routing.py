@@ -36,6 +36,7 @@ class Call:
     deadline -- on the event loop's clock.
     path     -- the values of the route's parameters, ``{name}`` in its path.
     model    -- set by the handler: the name of the model that answers, empty where none is reached.
+    read_s   -- set by ``admitted``: how long the body took to come, seconds.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Call:
     request_id: str
     path: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
+    read_s: float = 0.0
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""

@@ -188,7 +188,7 @@ def test_top_k_out_of_bounds(tiny_root: Path, k: str) -> None:
 @pytest.mark.parametrize("query", ["topk=1", "top_k=1&k=1", "=1", "TOP_K=1", f"{'x' * 3000}=1"])
 def test_unknown_query_parameters(tiny_root: Path, query: str) -> None:
     message = check_error(answer(tiny_root, "POST", f"{URL}?{query}", content=a_png()), 400, "bad_request")
-    assert "known: model, top_k, version" in message
+    assert "known: class, include, min_probability, model, top_k, version" in message
     assert len(message) < 300
 
 
@@ -351,7 +351,7 @@ def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(tiny_root:
 
 def test_the_index_lists_the_routes(tiny_root: Path) -> None:
     body = answer(tiny_root, "GET", "/").json()
-    assert set(body["routes"]) == {"/", URL, "/v1/models", "/metrics", "/livez", "/readyz"}
+    assert set(body["routes"]) == {"/", URL, "/v1/embed", "/v1/explain", "/v1/models", "/metrics", "/livez", "/readyz"}
 
 
 @pytest.mark.parametrize("given", ["abc", "a" * 128, "3f2c-9.x_y:z/+=", "0"])
