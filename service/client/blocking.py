@@ -100,7 +100,7 @@ class Client(Base):
             response = self._http.send(request, stream=True)
             try:
                 gathered = Gathered(response, call.max_answer_bytes, deadline)
-                for chunk in response.iter_raw():
+                for chunk in response.iter_bytes():
                     gathered.add(chunk)
             finally:
                 response.close()

@@ -23,8 +23,6 @@ MAX_ANSWER_BYTES: Final = 64 * 2**20
 MAX_PNG_BYTES: Final = 512 * 2**20
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
-# These say that the image is at fault, and not the request, where it holds no other.
-_IMAGE_FAULTS: Final = (413, 415, 422)
 _MESSAGE_LENGTH: Final = 300
 
 T = TypeVar("T")
@@ -128,7 +126,7 @@ def _json_call(path: str, query: Mapping[str, str], images: Sequence[bytes], kin
 
 def _at_fault(refusal: Refused, kind: type[R]) -> R:
     """An image sent alone has its error where it would have it among others."""
-    if refusal.status not in _IMAGE_FAULTS:
+    if not refusal.of_the_image:
         raise refusal
     return kind(error=Problem(code=refusal.code, message=refusal.message))
 

@@ -105,7 +105,7 @@ class AsyncClient(Base):
             response = await self._http.send(request, stream=True)
             try:
                 gathered = Gathered(response, call.max_answer_bytes, deadline)
-                async for chunk in response.aiter_raw():
+                async for chunk in response.aiter_bytes():
                     gathered.add(chunk)
             finally:
                 await response.aclose()

@@ -11,6 +11,13 @@ No error of httpx travels further. The message is one line, and never holds a pa
 
 from __future__ import annotations
 
+from typing import Final
+
+# Too large; not of a format that is taken; broken, or without a map of the class.
+_IMAGE_FAULTS: Final = (413, 415, 422)
+# Also 422: the model lacks what is asked for.
+_MODEL_FAULT: Final = "missing_output"
+
 
 class ClientError(Exception):
     """Why there is no result; ``retry_after_s`` is the pause in seconds that the service asks for, if any."""
@@ -46,6 +53,11 @@ class Refused(ClientError):
         self.request_id = request_id
         # 502 is a proxy's word for no connection.
         self.may_pass = status in (429, 502, 503)
+
+    @property
+    def of_the_image(self) -> bool:
+        """Whether the image is at fault, and not the request, where it holds no other."""
+        return self.status in _IMAGE_FAULTS and self.code != _MODEL_FAULT
 
     def __str__(self) -> str:
         return f"{self.message} ({self.status} {self.code})"

@@ -19,8 +19,8 @@ from service.client.results import Problem, Result
 
 # Requests that may be finished behind one that is not, for each that may be under way.
 _WINDOW: Final = 4
-# What a service answers for a request's images; other statuses from 400 to 499 mean that none will do.
-_MAY_BE_THE_IMAGES: Final = (408, 413, 415, 422, 429)
+# Too slow or too much now; of other statuses from 400 to 499 those not of the image mean that no image will do.
+_FOR_NOW: Final = (408, 429)
 _TOO_MUCH: Final = 413
 
 
@@ -43,7 +43,7 @@ Write: TypeAlias = Callable[[Sequence[Outcome]], None]
 def hopeless(error: ClientError) -> bool:
     """Whether no other image will fare better: nothing answers, or not the service, or it refuses the request."""
     if isinstance(error, Refused):
-        return error.status < 500 and error.status not in _MAY_BE_THE_IMAGES
+        return error.status < 500 and not error.of_the_image and error.status not in _FOR_NOW
     return isinstance(error, Unreachable | BadAnswer)
 
 
