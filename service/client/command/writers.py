@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final, Protocol
 
-import click
 import orjson
 from rich.cells import cell_len, set_cell_size
 
@@ -58,8 +58,11 @@ class TableWriter:
         ]
         # The error, which comes last, is shown whole.
         line = _GAP.join([*fitted[:-1], cells[-1]]).rstrip()
-        # Looked up anew each time: a progress bar puts itself in standard output's place.
-        click.echo(line if self._file is None else line.encode(), file=self._file)
+        if self._file is None:
+            # Looked up anew each time: a progress bar puts itself in standard output's place.
+            sys.stdout.write(line + "\n")
+        else:
+            self._file.write(line.encode() + b"\n")
 
 
 class CsvWriter:
