@@ -3,6 +3,7 @@
 Images take the mounted ASGI application, not ``@bentoml.api``: BentoML's own
 input types would fetch URLs that clients send, and cost ten times as much. Its
 metrics (labelled by raw path), tracing and access log are off for the same reason.
+The one method there is, for BentoML's clients, takes that way, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 import os
 import sys
+from http import HTTPStatus
 from typing import Any, cast
 
 from service.config import ConfigError, load_settings, variable
@@ -35,11 +37,14 @@ if settings.server.run_dir is not None:
 import bentoml  # noqa: E402
 import orjson  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
+from bentoml.exceptions import BentoMLException  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
 from service.errors import NotReady  # noqa: E402
+from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
+from service.http.bounded import BoundedBodies  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 
@@ -59,11 +64,12 @@ api = Api(runtime)
 class _Direct(Service[Any]):  # type: ignore[misc]
     """Gives our routes their requests before BentoML's middleware, which costs more than they do.
 
-    All else (life cycle, ``/livez``, ``/readyz``, unknown paths) takes BentoML's way, at whose end ``api`` is mounted.
+    All else (life cycle, ``/livez``, ``/readyz``, unknown paths) takes BentoML's way, at whose end ``api`` is mounted;
+    no body that goes there is larger than ours may be.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        rest = cast("ASGIApp", super().to_asgi(is_main))
+        rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             ours = scope["type"] == "http" and api.knows(scope["path"])
@@ -108,6 +114,17 @@ class ResNetService:
     @bentoml.on_shutdown
     async def stop(self) -> None:
         await runtime.stop()
+
+    @bentoml.api(route=native.PATH)
+    async def classify(self, image: bytes, /) -> dict[str, Any]:
+        """The answer of ``/v1/classify`` to one image, with the default model.
+
+        Requests are answered by ``api``, before they come here; this is for calls within the process.
+        """
+        status, answer = await native.classify(api, image)
+        if status != HTTPStatus.OK:
+            raise BentoMLException(answer["error"]["message"], error_code=HTTPStatus(status))
+        return answer
 
     async def __is_ready__(self) -> bool:
         """Behind ``/readyz``: 503 with the reason, in the form of all our errors."""

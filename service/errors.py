@@ -20,6 +20,7 @@
     |-- InferenceFailed         500 inference_failed
     `-- DeadlineExceeded        504 deadline_exceeded
 
+A class's docstring says in the OpenAPI document when there is this error.
 ``answers.error_answer`` is the one place that turns them into a response. The
 message is for the client: it never holds a path, a stack trace or other
 clients' data.
@@ -46,18 +47,26 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
+    """The query, the headers or the form of the body are wrong; the message says what."""
+
     status, code = 400, "bad_request"
 
 
 class UnknownModel(ServiceError):
+    """No such model, or no such version of it, is served."""
+
     status, code = 404, "unknown_model"
 
 
 class UnknownRoute(ServiceError):
+    """Nothing is at this path."""
+
     status, code = 404, "not_found"
 
 
 class MethodNotAllowed(ServiceError):
+    """The path takes other methods, named in Allow."""
+
     status, code = 405, "method_not_allowed"
 
 
@@ -68,10 +77,14 @@ class NotAcceptable(ServiceError):
 
 
 class BodyTooLarge(ServiceError):
+    """The body is larger than RESNET_MAX_BODY_BYTES."""
+
     status, code = 413, "body_too_large"
 
 
 class TooManyImages(ServiceError):
+    """The request holds more images than RESNET_MAX_IMAGES."""
+
     status, code = 413, "too_many_images"
 
 
@@ -80,14 +93,20 @@ class ImageError(ServiceError):
 
 
 class ImageTooLarge(ImageError):
+    """The image has more pixels than RESNET_MAX_PIXELS."""
+
     status, code = 413, "image_too_large"
 
 
 class NotAnImage(ImageError):
+    """The bytes are no image, or of a format that is not taken."""
+
     status, code = 415, "not_an_image"
 
 
 class BadImage(ImageError):
+    """The image is truncated or broken."""
+
     status, code = 422, "bad_image"
 
 
@@ -104,20 +123,30 @@ class MissingOutput(ServiceError):
 
 
 class Overloaded(ServiceError):
+    """RESNET_MAX_QUEUE images are in work already."""
+
     status, code, retry_after_s = 429, "overloaded", 1
 
 
 class NotReady(ServiceError):
+    """The models are loading."""
+
     status, code, retry_after_s = 503, "not_ready", 1
 
 
 class ShuttingDown(ServiceError):
+    """The service stops."""
+
     status, code, retry_after_s = 503, "shutting_down", 1
 
 
 class InferenceFailed(ServiceError):
+    """The model failed on an image, through no fault of the image's sender."""
+
     status, code = 500, "inference_failed"
 
 
 class DeadlineExceeded(ServiceError):
+    """There was no answer within RESNET_DEADLINE_S."""
+
     status, code = 504, "deadline_exceeded"

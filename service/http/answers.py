@@ -12,6 +12,7 @@ from starlette.types import Send
 from service.errors import ServiceError
 
 _JSON: Final = (b"content-type", b"application/json")
+_WITHOUT_BODY: Final = (204, 304)  # of which HTTP forbids to tell a length (RFC 9110, 8.6)
 
 
 @dataclass(slots=True)
@@ -23,11 +24,9 @@ class Answer:
     headers: Iterable[tuple[bytes, bytes]]
 
     async def send(self, send: Send, request_id: str) -> None:
-        headers = [
-            *self.headers,
-            (b"content-length", b"%d" % len(self.body)),
-            (b"x-request-id", request_id.encode()),
-        ]
+        headers = [*self.headers, (b"x-request-id", request_id.encode())]
+        if self.status not in _WITHOUT_BODY:
+            headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
 

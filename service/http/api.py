@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 from time import perf_counter
 from typing import Final
 
@@ -13,15 +11,15 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import classify, embed, explain, models, page
+from service.http import classify, docs, embed, explain, models, native, page, probes, static
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
+from service.http.request_ids import request_id
 from service.http.routing import Call, Match, Router
 from service.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _CLIENT_GONE: Final = 499  # nginx's number for it; seen in metrics alone
 
 
@@ -31,7 +29,11 @@ class Api:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         routes = [route for module in (classify, embed, explain, models) for route in module.routes(runtime)]
-        self._router = Router([*routes, *page.routes(runtime, routes)])
+        routes += native.routes(routes)
+        routes += static.routes()
+        routes += docs.routes(runtime, routes)  # all of them: they are read when the document is first asked for
+        routes += page.routes(runtime, routes)
+        self._router = Router(routes)
 
     def knows(self, path: str) -> bool:
         """Whether ``path`` is one of its routes."""
@@ -44,8 +46,8 @@ class Api:
         deadline = asyncio.get_running_loop().time() + self._runtime.settings.limits.deadline_s
         headers = Headers(scope=scope)
         query = scope.get("query_string", b"")
-        match = self._router.match(scope["path"])
-        call = Call(scope["method"], headers, query, receive, deadline, _request_id(headers))
+        match = self._router.match(scope["path"]) or probes.BENTOML.match(scope["path"])
+        call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
         answer = await self._answer(call, match)
         # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
         path = "other" if match is None else match.path
@@ -81,9 +83,3 @@ class Api:
             raise MethodNotAllowed(f"{match.path} takes {match.allowed}")
         call.path = match.values
         return await route.handler(call)
-
-
-def _request_id(headers: Headers) -> str:
-    """The client's ``X-Request-ID`` where it is a plain one, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

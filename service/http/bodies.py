@@ -26,7 +26,7 @@ logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
     """The whole body; ``BodyTooLarge`` before more than ``max_bytes`` of it are held."""
     too_large = BodyTooLarge(f"the body is too large; at most {max_bytes} bytes are taken")
-    if _content_length(headers) > max_bytes:
+    if content_length(headers) > max_bytes:
         raise too_large
     chunks: list[bytes] = []
     held = 0
@@ -44,7 +44,8 @@ async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _content_length(headers: Headers) -> int:
+def content_length(headers: Headers) -> int:
+    """What the header says, 0 where it is absent."""
     text = headers.get("content-length", "0")
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise BadRequest("the Content-Length header is no number")

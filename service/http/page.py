@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from pydantic import BaseModel
+
 from service.http.answers import Answer, json_answer
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
 from service.metrics import CONTENT_TYPE
 from service.runtime import Runtime
+
+
+class Index(BaseModel):
+    """What is here."""
+
+    service: str
+    routes: list[str]
 
 
 class _Page:
@@ -29,8 +38,21 @@ class _Page:
 
 def routes(runtime: Runtime, others: Sequence[Route]) -> list[Route]:
     """The routes of this module; the index names ``others``, too."""
-    paths = dict.fromkeys(route.path for route in others)
+    paths = dict.fromkeys(route.path for route in others if route.operation.documented)
     page = _Page(runtime, ["/", *paths, "/metrics", "/livez", "/readyz"])
-    index = Operation("The routes there are", "service", answers={200: {"application/json": {"type": "object"}}})
-    metrics = Operation("Prometheus metrics", "service", answers={200: {"text/plain": {"type": "string"}}})
+    index = Operation(
+        "The routes there are",
+        "service",
+        query=Query,
+        answers={200: {"application/json": Index}},
+        examples={"index": {"service": "resnet-serving", "routes": ["/", "/v1/classify", "/metrics"]}},
+        needs_models=False,
+    )
+    metrics = Operation(
+        "Prometheus metrics",
+        "service",
+        "Right across all workers, whichever of them answers.",
+        answers={200: {"text/plain": {"type": "string"}}},
+        needs_models=False,
+    )
     return [Route("GET", "/", page.index, index), Route("GET", "/metrics", page.metrics, metrics)]

@@ -89,6 +89,11 @@ class Route:
     handler: Handler
     operation: Operation
 
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters in its path."""
+        return _PARAMETER.findall(self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class Match:
@@ -119,7 +124,8 @@ class Router:
 
     @property
     def paths(self) -> list[str]:
-        return list(dict.fromkeys(route.path for route in self.routes))
+        """What clients are told there is."""
+        return list(dict.fromkeys(route.path for route in self.routes if route.operation.documented))
 
     def match(self, path: str) -> Match | None:
         """The routes of ``path``, already percent-decoded; None where there is none."""

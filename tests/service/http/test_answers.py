@@ -38,3 +38,9 @@ def test_errors_say_who_asked_and_when_to_come_back() -> None:
     start, _ = sent(error_answer(BadImage("broken"), "an-id", (b"allow", b"GET")))
     assert b"retry-after" not in dict(start["headers"])
     assert dict(start["headers"])[b"allow"] == b"GET"
+
+
+def test_an_answer_without_a_body_tells_no_length() -> None:
+    for status in (204, 304):
+        start, _ = sent(Answer(status, b"", ()))
+        assert b"content-length" not in dict(start["headers"])

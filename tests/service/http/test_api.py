@@ -349,9 +349,19 @@ def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(tiny_root:
     assert answer(tiny_root, "POST", "/v1/models").headers["allow"] == "GET, HEAD"
 
 
+def test_a_probe_that_bentoml_does_not_take_is_a_wrong_method(tiny_root: Path) -> None:
+    for path in ("/livez", "/readyz", "/healthz"):
+        response = answer(tiny_root, "POST", path)
+        check_error(response, 405, "method_not_allowed")
+        assert response.headers["allow"] == "GET, HEAD"
+        check_error(answer(tiny_root, "GET", path), 404, "not_found")  # without BentoML in front there is none
+
+
 def test_the_index_lists_the_routes(tiny_root: Path) -> None:
     body = answer(tiny_root, "GET", "/").json()
-    assert set(body["routes"]) == {"/", URL, "/v1/embed", "/v1/explain", "/v1/models", "/metrics", "/livez", "/readyz"}
+    images = {URL, "/v1/embed", "/v1/explain", "/classify"}
+    described = {"/v1/models", "/openapi.json", "/docs", "/metrics", "/livez", "/readyz"}
+    assert set(body["routes"]) == {"/", *images, *described}
 
 
 @pytest.mark.parametrize("given", ["abc", "a" * 128, "3f2c-9.x_y:z/+=", "0"])
