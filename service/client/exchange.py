@@ -20,7 +20,7 @@ def checked_url(url: str) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ValueError(f"{url!r} is no URL: {error}") from error
+        raise ValueError(f"this is no URL: {error}") from error  # without it, as it may hold a password
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"{shown(parsed)!r} is no URL of the form http://host:port")
     return parsed

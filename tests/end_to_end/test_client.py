@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pyarrow.parquet
@@ -175,8 +179,27 @@ def test_a_full_service_is_waited_for(serve: Callable[..., AbstractContextManage
         done = client(full, "predict", str(photos), "--concurrency", "8", "--retries", "10", "--format", "ndjson")
         assert done.stderr.endswith("1 of 21 images failed: not_an_image 1\n")
         assert len(done.stdout.splitlines()) == 21
-        batches = client(full, "predict", str(photos), "--batch", "8", "--format", "ndjson", "--retries", "10")
-        assert batches.stdout == done.stdout
+
+
+def test_a_terminal_gets_a_table_and_a_bar(server: Server, photos: Path) -> None:
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 100))
+    words = [sys.executable, "-m", "service.client", "predict", str(photos / "01.jpg"), "--url", server.url]
+    environ = os.environ | {"TERM": "xterm"}
+    process = subprocess.Popen(words, cwd=ROOT, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how a terminal's end looks
+        while chunk := os.read(ours, 4096):
+            shown += chunk
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode().replace("\r", "\n").splitlines()
+    (header,) = (line for line in lines if line.startswith("file "))
+    (row,) = (line for line in lines if line.startswith(str(photos)[:20]))
+    assert header.split() == ["file", "rank", "label", "probability", "error"]
+    assert row.split()[1] == "1"
+    assert any("1/1" in line for line in lines)
 
 
 def test_the_library(server: Server, reference: Reference) -> None:

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final, Literal, TypeAlias, get_args
 import click
 
 from service.client.command.parquet import HOW_TO_INSTALL, ParquetWriter
+from service.client.command.plain import plain
 from service.client.command.records import Layout
 from service.client.command.writers import CsvWriter, JsonWriter, NdjsonWriter, TableWriter, Writer
 
@@ -33,6 +34,9 @@ class Failed(click.ClickException):
     """Nothing, or nothing more, can be done; one line says why."""
 
     exit_code = 2
+
+    def __init__(self, message: str) -> None:
+        super().__init__(plain(message))
 
 
 def form(given: Format | None, output: Path | None, piped: Format) -> Format:

@@ -19,6 +19,7 @@ from service.client.command.asking import Ask, Outcome, ask_all
 from service.client.command.files import NoImages, Source, find
 from service.client.command.output import Failed, Format, check_parquet, form, opened
 from service.client.command.pace import Pace
+from service.client.command.plain import plain
 from service.client.command.records import Layout
 from service.client.concurrent import AsyncClient
 from service.client.errors import ClientError, Refused
@@ -92,8 +93,7 @@ class _Told:
             self.line(f"{error}; trying again")
 
     def line(self, text: str) -> None:
-        printable = "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
-        self._console.print(printable, soft_wrap=True, markup=False, highlight=False)
+        self._console.print(plain(text), soft_wrap=True, markup=False, highlight=False)
 
     def summary(self) -> None:
         if 0 < self._done < self._total:
@@ -112,6 +112,8 @@ def run(shared: Shared, command: Command) -> int:
         sources = find(shared.files)
     except NoImages as error:
         raise Failed(str(error)) from error
+    except KeyboardInterrupt:  # while standard input was read
+        return INTERRUPTED
     told = _Told(len(sources))
     try:
         with opened(shared.output, chosen, command.layout, [source.name for source in sources]) as writer:

@@ -12,6 +12,7 @@ import orjson
 from rich.cells import cell_len, set_cell_size
 
 from service.client.command.asking import Outcome
+from service.client.command.plain import plain
 from service.client.command.records import Column, Layout, as_json
 
 _GAP: Final = "  "
@@ -142,7 +143,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         some = " ".join(f"{number:.4f}" for number in value[:_SHOWN_NUMBERS])
         return some + (" ..." if len(value) > _SHOWN_NUMBERS else "")
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in str(value))
+    return plain(str(value))
 
 
 def _fit(cell: str, column: Column, width: int) -> str:

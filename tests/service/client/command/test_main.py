@@ -175,6 +175,11 @@ def test_wrong_usage(command: Run, words: str) -> None:
     assert not service.requests
 
 
+def test_a_message_does_not_steer_the_terminal(command: Run) -> None:
+    done = command(Script(refusal(400, "bad\x1b[2J", "two\nlines\x07")), "predict", ".")
+    assert done.stderr == "Error: two\ufffdlines\ufffd (400 bad\ufffd[2J)\n"
+
+
 def test_without_pyarrow(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
