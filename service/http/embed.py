@@ -43,12 +43,13 @@ class _Embed:
         query = call.query(EmbedQuery)
         media_type = choose(call.headers.get("accept"), (JSON, FLOATS, NPY))
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model = pipeline.stored.manifest.name
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 found = await results(pipeline, images, wanted, call.deadline)
         if media_type == JSON:
-            return json_answer(answer_of(call, pipeline, found, dimensions=pipeline.stored.manifest.outputs.embedding))
+            return json_answer(answer_of(call, pipeline, found, dimensions=manifest.outputs.embedding))
         return binary_answer(_numbers(found, media_type), media_type)
 
 

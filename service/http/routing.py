@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -35,7 +35,7 @@ class Call:
 
     deadline -- on the event loop's clock.
     path     -- the values of the route's parameters, ``{name}`` in its path.
-    model    -- set by the handler: the name of the model that answers, empty where none is reached.
+    model, version -- set by the handler: of the model that answers, empty where none is reached.
     read_s   -- set by ``admitted``: how long the body took to come, seconds.
     """
 
@@ -47,12 +47,13 @@ class Call:
     request_id: str
     path: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
+    version: str = ""
     read_s: float = 0.0
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""
         if not self.query_string:
-            return kind()  # every parameter has a default
+            return cast("Q", _without_parameters(kind))
         pairs = parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)
         values = dict(pairs)
         unknown = sorted(set(values) - set(_names(kind)))
@@ -64,6 +65,12 @@ class Call:
             return kind.model_validate(values)
         except ValidationError as error:
             raise BadRequest(_explain(error)) from error
+
+
+@functools.cache
+def _without_parameters(kind: type[Query]) -> Query:
+    """Every parameter has a default; made once, as queries are frozen."""
+    return kind()
 
 
 @functools.cache
