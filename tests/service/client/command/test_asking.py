@@ -59,16 +59,24 @@ def test_results_keep_the_order_of_the_files_whatever_comes_first() -> None:
 def test_several_at_once_and_no_more_than_places() -> None:
     under_way, most = 0, 0
 
-    async def ask(sources: Sequence[Source], images: Sequence[bytes]) -> list[Outcome]:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        for _ in range(10):
-            await asyncio.sleep(0)
-        under_way -= 1
-        return outcomes(sources)
+    async def main() -> None:
+        full = asyncio.Event()
 
-    run(sources(100), ask, places=5)
+        async def ask(sources: Sequence[Source], images: Sequence[bytes]) -> list[Outcome]:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            if under_way == 5:
+                full.set()
+            await full.wait()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            under_way -= 1
+            return outcomes(sources)
+
+        await ask_all(sources(100), ask, Written(), Pace(5))
+
+    asyncio.run(main())
     assert most == 5
 
 
