@@ -31,7 +31,7 @@ def test_a_model(exported: Exported) -> None:
     assert found["multiply-adds"].endswith("G an image")
     assert found["input"].startswith("16x16 RGB, shorter side to 16 (bilinear)")
     assert found["labels"] == "7: ant, bee, cat, dog, elk, fox, gnu"
-    assert "activation maps of the top 5 classes" in found["outputs"]
+    assert "activation maps of the top 7 classes" in found["outputs"]
     assert found["parity"].startswith("passed: top-1 agreement with PyTorch 100.00%")
     assert "PyTorch" in found["accuracy"]
 
