@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from model_store.store import ModelStore, StoredModel, StoreError
 from service.config import ConfigError, Settings
@@ -32,6 +32,8 @@ from service.tuning.profile import Profile, one_line
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_S: Final = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +87,7 @@ class Runtime:
         self._state = "the models are loading"
         self._stopping = False
         self._loading: asyncio.Task[None] | None = None
+        self._sampling: asyncio.Task[None] | None = None
         self._threads = ExitStack()
         self._decode_pool: ThreadPoolExecutor | None = None
 
@@ -102,7 +105,17 @@ class Runtime:
             self._loading.cancel()
             await asyncio.wait([self._loading])
         await asyncio.gather(*(pipeline.close() for pipeline in self._models))
+        if self._sampling is not None:
+            self._sampling.cancel()
+        self.metrics.flush()
         await asyncio.to_thread(self._threads.close)
+
+    async def _sample(self, slots: Slots) -> None:
+        """Keep the metrics that are looked at, not counted, a second old at most."""
+        while True:
+            busy = slots.count - slots.free
+            self.metrics.sample(slots=slots.count, slots_busy=busy, images_held=self.gate.images)
+            await asyncio.sleep(SAMPLE_S)
 
     async def _load(self) -> None:
         began = time.perf_counter()
@@ -132,6 +145,7 @@ class Runtime:
             for stored, (session, plan) in zip(chosen, opened, strict=True)
         ]
         self.profiles = [plan.profile for _, plan in opened]
+        self._sampling = asyncio.create_task(self._sample(slots))
         self._state = ""
         self._workers.mark_ready()
         self.metrics.ready(True)
@@ -155,6 +169,7 @@ class Runtime:
 
     def _open(self, stored: StoredModel, share: Share, inference: InferenceSettings) -> Session:
         requested = self.settings.inference.provider
+        began = time.perf_counter()
         session = Session(
             stored,
             inference.provider,
@@ -172,6 +187,8 @@ class Runtime:
             precision=precision,
             requested=requested,
             passed_over=[reason.partition(":")[0] for reason in session.passed_over],
+            sha256=session.variant.sha256,
+            seconds=time.perf_counter() - began,
         )
         passed_over = f" ({'; '.join(session.passed_over)})" if session.passed_over else ""
         logger.info(

@@ -82,7 +82,7 @@ class _Classify:
     async def classify(self, call: Call) -> Answer:
         query = call.query(ClassifyQuery)
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model = pipeline.stored.manifest.name
+            call.model, call.version = pipeline.stored.manifest.name, pipeline.stored.manifest.version
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 found = await results(pipeline, images, wanted, call.deadline)

@@ -43,7 +43,7 @@ class _Embed:
         query = call.query(EmbedQuery)
         media_type = choose(call.headers.get("accept"), (JSON, FLOATS, NPY))
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model = pipeline.stored.manifest.name
+            call.model, call.version = pipeline.stored.manifest.name, pipeline.stored.manifest.version
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 found = await results(pipeline, images, wanted, call.deadline)

@@ -56,7 +56,7 @@ class _Explain:
         offered = (JSON, PNG) if query.style is None else (PNG, JSON)
         as_picture = choose(call.headers.get("accept"), offered) == PNG
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model = pipeline.stored.manifest.name
+            call.model, call.version = pipeline.stored.manifest.name, pipeline.stored.manifest.version
             wanted = readings.heatmap(pipeline, query.class_) if as_picture else reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 if as_picture and len(images) > 1:

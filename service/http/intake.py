@@ -25,6 +25,7 @@ async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
         body = await read_body(call.headers, call.receive, limits.max_body_bytes)
         call.read_s = perf_counter() - began_s
         runtime.metrics.stage("read", call.read_s)
+        runtime.metrics.received(len(body))
         if holds_many(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)
         else:

@@ -35,8 +35,8 @@ class Call:
 
     deadline -- on the event loop's clock.
     path     -- the values of the route's parameters, ``{name}`` in its path.
-    model    -- set by the handler: the name of the model that answers, empty where none is reached.
-    read_s   -- set by ``admitted``: how long the body took to come, seconds.
+    model, version -- set by the handler: of the model that answers, empty where none is reached.
+    read_s -- set by ``admitted``: how long the body took to come, seconds.
     """
 
     method: str
@@ -47,6 +47,7 @@ class Call:
     request_id: str
     path: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
+    version: str = ""
     read_s: float = 0.0
 
     def query(self, kind: type[Q]) -> Q:
