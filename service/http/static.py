@@ -22,7 +22,31 @@ CONTENT_TYPES: Final = {
     "ico": "image/x-icon",
 }
 
-ASSETS: Final = ("docs.css", "docs.js")
+ASSETS: Final = (
+    "api.js",
+    "base.css",
+    "card.js",
+    "chart.js",
+    "classify.css",
+    "compare.js",
+    "docs.css",
+    "docs.js",
+    "dom.js",
+    "failure.js",
+    "heatmap.js",
+    "history.js",
+    "icon.svg",
+    "intake.js",
+    "main.js",
+    "models.js",
+    "prometheus.js",
+    "ship.jpg",
+    "spent.js",
+    "status.css",
+    "status.js",
+    "theme-toggle.js",
+    "theme.js",
+)
 """What ``/web/NAME`` answers, by name: files of service/web that pages load. Pages have routes of their own."""
 
 # Nothing but what this service serves is loaded, run or spoken to; blob: and data: are for images the user chose.
