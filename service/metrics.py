@@ -14,10 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from service.workers import alive
 
@@ -27,6 +29,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+_DIFFERENCES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES: Final = ("read", "decode", "queue", "infer", "post")
@@ -78,6 +81,34 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self._registry,
         )
+        self._info: dict[tuple[str, str], tuple[str, ...]] = {}  # labels of the models served
+        self._loads = Counter(
+            "resnet_model_loads_total",
+            "Model versions that were loaded while the service ran or at its start, and those that could not be.",
+            ["model", "outcome"],
+            registry=self._registry,
+        )
+        self._shadow_images = Counter(
+            "resnet_shadow_images_total",
+            "Copies for a model's canary: agreed or disagreed with the stable version's best class, dropped as no slot "
+            "was idle, or failed.",
+            ["model", "outcome"],
+            registry=self._registry,
+        )
+        self._shadow_difference = Histogram(
+            "resnet_shadow_probability_difference",
+            "How far the canary's probability of the stable version's best class is from that version's.",
+            ["model"],
+            buckets=_DIFFERENCES,
+            registry=self._registry,
+        )
+        self._shadow_seconds = Histogram(
+            "resnet_shadow_seconds",
+            "From submission to answer of images that both computed, by who did: stable or canary.",
+            ["model", "by"],
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         self._ready = Gauge(
             "resnet_workers_ready",
             "Workers whose models are loaded and warm.",
@@ -107,7 +138,29 @@ class Metrics:
     def model_loaded(
         self, model: str, version: str, *, provider: str, precision: str, requested: str, passed_over: Sequence[str]
     ) -> None:
-        self._model_info.labels(model, version, provider, precision, requested, ",".join(passed_over)).set(1)
+        self.model_gone(model, version)
+        labels = (model, version, provider, precision, requested, ",".join(passed_over))
+        self._info[model, version] = labels
+        self._model_info.labels(*labels).set(1)
+
+    def model_gone(self, model: str, version: str) -> None:
+        """Show it as served no more."""
+        if (labels := self._info.pop((model, version), None)) is not None:
+            # Values that workers share cannot be taken back; ``page`` leaves out those of 0.
+            self._model_info.labels(*labels).set(0)
+
+    def loads(self, model: str, outcome: Literal["loaded", "failed"]) -> None:
+        self._loads.labels(model, outcome).inc()
+
+    def shadowed(self, model: str, outcome: Literal["agreed", "disagreed", "dropped", "failed"]) -> None:
+        self._shadow_images.labels(model, outcome).inc()
+
+    def compared(self, model: str, agreed: bool, difference: float, stable_s: float, canary_s: float) -> None:
+        """One image that the stable version and the canary both computed."""
+        self.shadowed(model, "agreed" if agreed else "disagreed")
+        self._shadow_difference.labels(model).observe(difference)
+        self._shadow_seconds.labels(model, "stable").observe(stable_s)
+        self._shadow_seconds.labels(model, "canary").observe(canary_s)
 
     def ready(self, ready: bool) -> None:
         self._ready.set(int(ready))
@@ -120,11 +173,23 @@ class Metrics:
     def page(self) -> bytes:
         """All metrics of all workers in Prometheus' text format."""
         if self._shared_dir is None:
-            return generate_latest(self._registry)
+            return generate_latest(_Served(self._registry))
         forget_dead_workers(self._shared_dir)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, path=str(self._shared_dir))  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        shared = multiprocess.MultiProcessCollector(None, path=str(self._shared_dir))  # type: ignore[no-untyped-call]
+        return generate_latest(_Served(shared))
+
+
+class _Served(Collector):
+    """``metrics`` without the models that no worker serves any more."""
+
+    def __init__(self, metrics: Collector) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._metrics.collect():
+            if metric.name == "resnet_model_info":
+                metric.samples = [sample for sample in metric.samples if sample.value]
+            yield metric
 
 
 class ModelMetrics:
