@@ -2,6 +2,8 @@
 
     ServiceError                500 internal
     |-- BadRequest              400 bad_request
+    |-- Unauthorized            401 unauthorized, with WWW-Authenticate
+    |-- Forbidden               403 forbidden
     |-- UnknownModel            404 unknown_model
     |-- UnknownRoute            404 not_found
     |-- MethodNotAllowed        405 method_not_allowed
@@ -11,6 +13,7 @@
     |   |-- ImageTooLarge       413 image_too_large
     |   |-- NotAnImage          415 not_an_image
     |   `-- BadImage            422 bad_image
+    |-- LoadFailed              422 load_failed
     |-- Overloaded              429 overloaded, with Retry-After
     |-- NotReady                503 not_ready, with Retry-After
     |-- ShuttingDown            503 shutting_down, with Retry-After
@@ -33,6 +36,7 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retry_after_s: ClassVar[int | None] = None
+    headers: ClassVar[tuple[tuple[bytes, bytes], ...]] = ()
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -44,6 +48,14 @@ class ServiceError(Exception):
 
 class BadRequest(ServiceError):
     status, code = 400, "bad_request"
+
+
+class Unauthorized(ServiceError):
+    status, code, headers = 401, "unauthorized", ((b"www-authenticate", b"Bearer"),)
+
+
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
 
 
 class UnknownModel(ServiceError):
@@ -80,6 +92,10 @@ class NotAnImage(ImageError):
 
 class BadImage(ImageError):
     status, code = 422, "bad_image"
+
+
+class LoadFailed(ServiceError):
+    status, code = 422, "load_failed"
 
 
 class Overloaded(ServiceError):

@@ -36,8 +36,9 @@ def json_answer(content: Any) -> Answer:
     return Answer(200, orjson.dumps(content), (_JSON,))
 
 
-def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """The one place where errors become answers."""
+def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, bytes], path: str = "") -> Answer:
+    """The one place where errors become answers; below ``/v2`` in the form of the Open Inference Protocol."""
     retry = () if error.retry_after_s is None else ((b"retry-after", b"%d" % error.retry_after_s),)
-    body = orjson.dumps({**error.as_json(), "request_id": request_id})
-    return Answer(error.status, body, (_JSON, *retry, *headers))
+    protocol = path == "/v2" or path.startswith("/v2/")
+    body = {"error": error.message} if protocol else {**error.as_json(), "request_id": request_id}
+    return Answer(error.status, orjson.dumps(body), (_JSON, *retry, *error.headers, *headers))

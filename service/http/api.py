@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import images, models, page
+from service.http import images, models, page, repository
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.routing import Call, Match, Router
@@ -30,7 +30,7 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        routes = [*images.routes(runtime), *models.routes(runtime)]
+        routes = [*images.routes(runtime), *models.routes(runtime), *repository.routes(runtime)]
         self._router = Router([*routes, *page.routes(runtime, routes)])
 
     def knows(self, path: str) -> bool:
@@ -46,13 +46,13 @@ class Api:
         query = scope.get("query_string", b"")
         match = self._router.match(scope["path"])
         call = Call(scope["method"], headers, query, receive, deadline, _request_id(headers))
-        answer = await self._answer(call, match)
+        answer = await self._answer(call, match, scope["path"])
         # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
         path = "other" if match is None else match.path
         self._runtime.metrics.answered(path, call.model, answer.status, perf_counter() - began)
         await answer.send(send, call.request_id)
 
-    async def _answer(self, call: Call, match: Match | None) -> Answer:
+    async def _answer(self, call: Call, match: Match | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -64,14 +64,14 @@ class Api:
             if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("request %s to %s: %s", call.request_id, path, error.message)
             allow = ((b"allow", match.allowed.encode()),) if match and isinstance(error, MethodNotAllowed) else ()
-            return error_answer(error, call.request_id, *allow)
+            return error_answer(error, call.request_id, *allow, path=asked)
         except TimeoutError:
             late = DeadlineExceeded(f"no answer within {self._runtime.settings.limits.deadline_s:g} s")
-            return error_answer(late, call.request_id)
+            return error_answer(late, call.request_id, path=asked)
         except Exception:
             logger.exception("request %s to %s failed", call.request_id, path)
             failed = ServiceError("the service failed; the request id helps its operator")
-            return error_answer(failed, call.request_id)
+            return error_answer(failed, call.request_id, path=asked)
 
     async def _handle(self, call: Call, match: Match | None) -> Answer:
         if match is None:

@@ -105,18 +105,25 @@ class Lifecycle:
                 self._put(name, found, sessions)
 
     async def refresh(self, only: Collection[str] | None = None) -> None:
-        """One pass over the store: all models, or those named. Nothing that is wrong with the store is raised."""
+        """One pass over the store: all models, or those named. Nothing that is wrong with the store is raised.
+
+        ``OSError`` where what administrators ask cannot be read.
+        """
         async with self._pass:
+            marks = await asyncio.to_thread(self._control.read)
+            for name, status in self.status.items():
+                status.unloaded = name in marks and marks[name].unloaded
+                if status.unloaded:  # which needs no store
+                    self._put(name, NOTHING, {})
             try:
                 views = await asyncio.to_thread(look_at_all, self._store, named(self._settings.store))
-                marks = await asyncio.to_thread(self._control.read)
             except (StoreError, OSError) as error:
                 self._tell_of_store(str(error))
                 return
             self._tell_of_store("")
             followed = [name for name in {**self.status, **views} if only is None or name in only]
             for name in followed:
-                self.status.setdefault(name, Status()).unloaded = name in marks and marks[name].unloaded
+                self.status.setdefault(name, Status(unloaded=name in marks and marks[name].unloaded))
             self._order()
             for name in followed:
                 await self._follow(name, self.status[name], views.get(name))
@@ -202,8 +209,7 @@ class Lifecycle:
         return stored
 
     def _fail(self, name: str, version: str, signature: Signature, status: Status, error: Exception) -> None:
-        # Clients may see it, and need not see where the store is.
-        reason = one_line(str(error).replace(f"{self._store.root}{os.sep}", "")) or type(error).__name__
+        reason = self._without_paths(str(error)) or type(error).__name__
         status.failed[version] = Failure(reason, signature)
         self._metrics.loads(name, "failed")
         logger.error("model %s version %s cannot be loaded: %s", name, version, reason)
@@ -230,6 +236,11 @@ class Lifecycle:
         await asyncio.to_thread(trim)
         logger.info("model %s version %s: drained and closed", served.name, served.version)
 
+    @property
+    def draining(self) -> list[tuple[str, str]]:
+        """Names and versions of what is out of service and still in use."""
+        return [(served.name, served.version) for served in self._draining.values()]
+
     async def close(self) -> None:
         """Settle what every model has taken, those included that are being drained."""
         pipelines = [served.pipeline for served in (*self._registry.served, *self._draining.values())]
@@ -240,9 +251,14 @@ class Lifecycle:
 
     def _tell(self, name: str, status: Status, trouble: str) -> None:
         """Once, until it is another."""
+        trouble = self._without_paths(trouble)
         if trouble != status.trouble:
             status.trouble = trouble
-            logger.error("model %s: %s; what is served stays", name, one_line(trouble))
+            logger.error("model %s: %s; what is served stays", name, trouble)
+
+    def _without_paths(self, text: str) -> str:
+        """In one line; clients may see it, and need not see where the store is."""
+        return one_line(text.replace(f"{self._store.root}{os.sep}", ""))
 
     def _tell_of_store(self, trouble: str) -> None:
         if trouble and trouble != self._trouble:

@@ -287,3 +287,19 @@ def test_how_many_decode_threads(value: object, on_cpu: bool, threads: int) -> N
     settings = Settings.from_env({"RESNET_DECODE_THREADS": str(value)})
     assert settings.decode.threads(4, on_cpu) == threads
     assert settings.decode.threads(1000, on_cpu) <= 256
+
+
+@pytest.mark.parametrize(
+    "key", ["short", "x" * 15, "with a blank in it", "ümlautümlautümlaut", "x" * 1025, "tab\there-is-no-key"]
+)
+def test_a_wrong_key_is_refused_and_not_shown(key: str) -> None:
+    message = refused(admin_key=key)
+    assert message.startswith("RESNET_ADMIN_KEY: must be 16 to 1024 printable")
+    assert key not in message
+
+
+def test_the_key_is_not_shown() -> None:
+    settings = of(admin_key="k" * 16)
+    assert settings.server.admin_key is not None
+    assert settings.server.admin_key.get_secret_value() == "k" * 16
+    assert "kkk" not in repr(settings) + str(settings) + settings.model_dump_json()
