@@ -24,7 +24,7 @@ BENCH_OPTIONS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: help serve test test-slow lint format bench install install-dev lock export-default clean
+.PHONY: help serve test test-slow system-tools lint format bench install install-dev lock export-default clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do \
@@ -58,7 +58,20 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 test: install-dev ## Run the tests
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install-dev ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
+# What the slow tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
+SYSTEM_TOOLS := chromium:chromium promtool:prometheus
+
+system-tools: ## Install what slow tests use of the system (Chromium, Prometheus), where this is Debian and you are root
+	@missing=""; for tool in $(SYSTEM_TOOLS); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing$$missing for the slow tests"; \
+		apt-get update -qq || true; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
+			|| echo "make: not installed:$$missing; the tests that need them are skipped" >&2; \
+	else echo "make: not found:$$missing; the tests that need them are skipped" >&2; fi
+
+test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 lint: install-dev ## Check style and types

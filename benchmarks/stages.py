@@ -99,10 +99,12 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
         for stage in STAGES:
             if stage != "queue":
                 metrics.stage(stage, 0.001)
-        model.queued(1)
+        metrics.received(100_000)
+        model.queued(1, 0.0)
         model.dispatched([0.001])
-        model.queued(0)
-        metrics.answered("/v1/classify", "some", 200, 0.01)
+        model.inferred(1)
+        model.queued(0, None)
+        metrics.answered("/v1/classify", "some", "1", 200, 0.01)
 
     async def hop() -> None:
         await asyncio.gather(*(batcher.submit(number, math.inf) for number in range(max(BATCHES))))

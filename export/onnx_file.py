@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, checker, shape_inference
 
 from export.onnx_graph import GraphError

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -152,7 +152,9 @@ def _quiet() -> Iterator[None]:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove the exporter's traces: paths of this machine, and bytes that differ from run to run."""
-    for part in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
+    graph = model.graph
+    parts: tuple[Any, ...] = (model, graph, *graph.node, *graph.value_info, *graph.initializer)
+    for part in parts:
         del part.metadata_props[:]
     for value in (*model.graph.input, *model.graph.output):
         del value.metadata_props[:]

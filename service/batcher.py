@@ -30,7 +30,7 @@ R = TypeVar("R")
 class BatchObserver(Protocol):
     """Told what the batcher does; times in seconds."""
 
-    def queued(self, images: int) -> None: ...
+    def queued(self, images: int, oldest_s: float | None) -> None: ...
 
     def dispatched(self, waited_s: Sequence[float]) -> None: ...
 
@@ -137,9 +137,17 @@ class Batcher(Generic[T, R]):
         self._changed()
 
     def _changed(self) -> None:
-        self._observer.queued(len(self._queue))
+        oldest_s = self._queue[0].queued_at_s if self._queue else None
+        self._observe(lambda observer: observer.queued(len(self._queue), oldest_s))
         if not self._queue and not self._computing:
             self._idle.set()
+
+    def _observe(self, tell: Callable[[BatchObserver], None]) -> None:
+        """What cannot be counted is computed all the same: a full disk under the metrics fails no image."""
+        try:
+            tell(self._observer)
+        except Exception:
+            logger.exception("a batch could not be counted")
 
     def _form(self, batch: list[_Item[T, R]]) -> None:
         """Fill ``batch`` from the queue, without the cancelled and the expired; with nothing where it may gather."""
@@ -154,7 +162,7 @@ class Batcher(Generic[T, R]):
                 continue
             batch.append(item)
         if batch:
-            self._observer.dispatched([now_s - item.queued_at_s for item in batch])
+            self._observe(lambda observer: observer.dispatched([now_s - item.queued_at_s for item in batch]))
 
     def _size(self, now_s: float) -> int:
         """Images to take; 0 where they may wait for more, and a timer is set to look again."""

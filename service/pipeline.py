@@ -15,7 +15,7 @@ import numpy as np
 
 from model_store.store import StoredModel
 from service.batcher import Batcher
-from service.decode import Decoder
+from service.decode import Decoder, sniff
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
@@ -86,9 +86,8 @@ class Pipeline:
         self._metrics = metrics
         self._buffers = threading.local()
         self._batch_shape = (forming.max_batch, self._preprocessing.height, self._preprocessing.width, 3)
-        self._batcher: Batcher[_Query, Any] = Batcher(
-            self._infer, slots, forming, metrics.for_model(stored.manifest.name, stored.manifest.version)
-        )
+        self._counts = metrics.for_model(stored.manifest.name, stored.manifest.version)
+        self._batcher: Batcher[_Query, Any] = Batcher(self._infer, slots, forming, self._counts)
 
     def probabilities(self, logits: Floats) -> Floats:
         """Of 0..1 over the last axis, at the model's calibrated temperature."""
@@ -154,10 +153,15 @@ class Pipeline:
     async def close(self) -> None:
         """Settle all that was taken."""
         await self._batcher.close()
+        self._counts.close()
 
     def _decode(self, image: bytes | Images, out: Images | None = None) -> Images:
-        with self._metrics.timed("decode"):
-            return self._decoder.tensor(image, self._preprocessing, out)
+        try:
+            with self._metrics.timed("decode"):
+                return self._decoder.tensor(image, self._preprocessing, out)
+        except ImageError as error:
+            self._metrics.decode_failed(sniff(image) if isinstance(image, bytes) else "pixels", error.code)
+            raise
 
     def _decode_ahead(self, image: bytes | Images) -> _Tensor:
         began_s = perf_counter()
@@ -194,6 +198,7 @@ class Pipeline:
             with self._metrics.timed("infer"):
                 found = self.session.run(batch[: len(rows)], names, alone)
             infer_s = perf_counter() - run_s
+            self._counts.inferred(len(rows))
             with self._metrics.timed("post"):
                 sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
                 for row, number in enumerate(rows):

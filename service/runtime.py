@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from model_store.store import StoreError
 from service.config import ConfigError, Settings
@@ -26,10 +26,13 @@ from service.models.watcher import Watcher
 from service.pipeline import Pipeline
 from service.precision import check_precision
 from service.providers import ProviderUnavailable, candidates
+from service.slots import Slots
 from service.tuning.profile import Profile
 from service.workers import Workers
 
 logger = logging.getLogger(__name__)
+
+SAMPLE_S: Final = 1.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,6 +67,7 @@ class Runtime:
         self._stopping = False
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._sampling: asyncio.Task[None] | None = None
         self._threads = ExitStack()
 
     def start(self) -> asyncio.Task[None]:
@@ -82,18 +86,28 @@ class Runtime:
                 await asyncio.wait([task])
         await self.shadows.close()
         await self.lifecycle.close()
+        if self._sampling is not None:
+            self._sampling.cancel()
+        self.metrics.flush()
         await asyncio.to_thread(self._threads.close)
+
+    async def _sample(self, slots: Slots) -> None:
+        """Keep the metrics that are looked at, not counted, a second old at most."""
+        while True:
+            busy = slots.count - slots.free
+            self.metrics.sample(slots=slots.count, slots_busy=busy, images_held=self.gate.images)
+            await asyncio.sleep(SAMPLE_S)
 
     async def _load(self) -> None:
         began = time.perf_counter()
-        await self.lifecycle.start(self._threads, strict=not self._workers.replacing)
+        slots = await self.lifecycle.start(self._threads, strict=not self._workers.replacing)
+        self._sampling = asyncio.create_task(self._sample(slots))
         self._state = ""
         self._workers.mark_ready()
         self.metrics.ready(True)
         asked = None if self.settings.server.admin_key is None else self.control
         self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
-        seconds, pools = time.perf_counter() - began, self._loader.pools
-        logger.info("ready after %.1f s: %d slots on %d cores", seconds, pools.slots.count if pools else 0, self._cpus)
+        logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
 
     def _busy(self) -> bool:
         """Whether no slot is idle."""

@@ -210,6 +210,12 @@ class DecodeSettings(Group):
         description="Formats taken, of jpeg, png, webp, bmp, gif (first frame) and tiff (first page).",
     )
     max_pixels: int = Field(50_000_000, ge=1024, description="Largest image, width times height.")
+    max_jpeg_scans: int = Field(
+        100,
+        ge=1,
+        description="Most scans of a progressive JPEG, which usually has ten: each is a pass over the whole image, so "
+        "a small file of thousands takes seconds.",
+    )
     decode_threads: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
         "auto",
         description="Threads that decode ahead of the slots. 0: each slot decodes what it infers. `auto`: 0 on CPUs, a "

@@ -49,7 +49,7 @@ class Api:
         answer = await self._answer(call, match, scope["path"])
         # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
         path = "other" if match is None else match.path
-        self._runtime.metrics.answered(path, call.model, answer.status, perf_counter() - began)
+        self._runtime.metrics.answered(path, call.model, call.version, answer.status, perf_counter() - began)
         await answer.send(send, call.request_id)
 
     async def _answer(self, call: Call, match: Match | None, asked: str) -> Answer:

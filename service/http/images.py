@@ -113,7 +113,7 @@ class _Images:
         query = call.query(ClassifyQuery)
         with self._runtime.use(query.model, query.version) as pipeline:
             manifest = pipeline.stored.manifest
-            call.model = manifest.name
+            call.model, call.version = manifest.name, manifest.version
             read = pipeline.top(_top_k(query.top_k, pipeline))
             async with admitted(self._runtime, call) as images:
                 results: list[list[Prediction] | ImageError]

@@ -22,6 +22,7 @@ async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     with runtime.gate.admit() as ticket:
         with runtime.metrics.timed("read"):
             body = await read_body(call.headers, call.receive, limits.max_body_bytes)
+        runtime.metrics.received(len(body))
         if is_multipart(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)
         else:

@@ -35,7 +35,7 @@ class Call:
 
     deadline -- on the event loop's clock.
     path     -- the values of the route's parameters, ``{name}`` in its path.
-    model    -- set by the handler: the name of the model that answers, empty where none is reached.
+    model, version -- set by the handler: of the model that answers, empty where none is reached.
     """
 
     method: str
@@ -46,6 +46,7 @@ class Call:
     request_id: str
     path: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
+    version: str = ""
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""

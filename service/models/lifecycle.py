@@ -18,12 +18,13 @@ from service.config import Settings
 from service.memory import trim
 from service.metrics import Metrics
 from service.models import selection
-from service.models.control import Control
+from service.models.control import Control, Mark
 from service.models.loader import Loader, Opened
 from service.models.registry import Registry
 from service.models.selection import NOTHING, Selection, named, select
 from service.models.served import Served
 from service.models.view import ModelView, Signature, look_at_all
+from service.slots import Slots
 from service.tuning.profile import one_line
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class Lifecycle:
         self, settings: Settings, registry: Registry, loader: Loader, control: Control, metrics: Metrics
     ) -> None:
         self.status: dict[str, Status] = {}
+        self.marks_at_start: Mapping[str, Mark] = {}
         self._settings = settings
         self._store = ModelStore(settings.store.model_store)
         self._registry = registry
@@ -73,8 +75,8 @@ class Lifecycle:
         self._checked: dict[tuple[str, str], StoredModel] = {}
         self._draining: dict[asyncio.Task[None], Served] = {}
 
-    async def start(self, closing: ExitStack, *, strict: bool) -> None:
-        """Load what is to be served; ``closing`` will end its threads.
+    async def start(self, closing: ExitStack, *, strict: bool) -> Slots:
+        """Load what is to be served; ``closing`` will end its threads. Gives the slots that all models share.
 
         ``strict``: whatever cannot be loaded is raised. Else only where nothing can: a worker that replaces another
         must not fall over a version that broke since the service started.
@@ -83,8 +85,9 @@ class Lifecycle:
             if strict:
                 chosen = await asyncio.to_thread(selection.chosen_models, self._settings)
                 self._checked = {(s.manifest.name, s.manifest.version): s for s in chosen}
+            # In this order, so that what is asked from here on is seen to be new.
+            marks = self.marks_at_start = await asyncio.to_thread(self._control.read)
             views = await asyncio.to_thread(look_at_all, self._store, named(self._settings.store))
-            marks = await asyncio.to_thread(self._control.read)
             prepared: dict[str, tuple[Selection, dict[str, Opened]]] = {}
             for name, view in views.items():
                 status = self.status[name] = Status(unloaded=name in marks and marks[name].unloaded)
@@ -99,10 +102,11 @@ class Lifecycle:
             opened = [one for _, found in prepared.values() for one in found.values()]
             if not opened and not any(status.unloaded for status in self.status.values()):
                 raise StoreError("no model can be loaded; the lines above say why")
-            self._loader.make_pools(opened, closing)
+            pools = self._loader.make_pools(opened, closing)
             self._order()
             for name, (found, sessions) in prepared.items():
                 self._put(name, found, sessions)
+            return pools.slots
 
     async def refresh(self, only: Collection[str] | None = None) -> None:
         """One pass over the store: all models, or those named. Nothing that is wrong with the store is raised.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -29,12 +30,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """A version that is open and warm, and what it was opened by."""
+    """A version that is open and warm, what it was opened by, and how long that took."""
 
     stored: StoredModel
     signature: Signature
     session: Session
     tuned: Tuned
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Loader:
 
     def open(self, stored: StoredModel, signature: Signature) -> Opened:
         """Open and warm ``stored``; takes seconds, so it runs in a thread. Raises whatever the provider does."""
+        began_s = time.perf_counter()
         plan = tuned(self._settings, stored, self._cpus)
         if plan.profile is not None:
             try:
@@ -75,15 +78,18 @@ class Loader:
                 # Tried again behind ``except``, where the error would keep the failed session's memory.
                 plan = Tuned(self._settings)
             else:
-                return self._opened(stored, signature, session, plan)
+                return self._opened(stored, signature, session, plan, began_s)
         share = _share(self._cpus, self._process or self._settings)
-        return self._opened(stored, signature, self._open(stored, share, self._settings.inference), plan)
+        session = self._open(stored, share, self._settings.inference)
+        return self._opened(stored, signature, session, plan, began_s)
 
-    def _opened(self, stored: StoredModel, signature: Signature, session: Session, plan: Tuned) -> Opened:
+    def _opened(
+        self, stored: StoredModel, signature: Signature, session: Session, plan: Tuned, began_s: float
+    ) -> Opened:
         trim()  # what compiling left behind
         if self._process is None:
             self._process = plan.settings
-        return Opened(stored, signature, session, plan)
+        return Opened(stored, signature, session, plan, time.perf_counter() - began_s)
 
     def _open(self, stored: StoredModel, share: Share, inference: InferenceSettings) -> Session:
         session = Session(
@@ -108,7 +114,7 @@ class Loader:
             )  # fmt: skip
         return session
 
-    def make_pools(self, opened: Sequence[Opened], closing: ExitStack) -> None:
+    def make_pools(self, opened: Sequence[Opened], closing: ExitStack) -> Pools:
         """Slots and threads for all models, by those opened at start; ``closing`` ends them."""
         slots = Slots(max((one.session.slots for one in opened), default=self._cpus))
         closing.callback(slots.close)
@@ -118,6 +124,7 @@ class Loader:
         pool = ThreadPoolExecutor(threads or self._cpus, thread_name_prefix="decode")
         closing.callback(pool.shutdown)
         self.pools = Pools(slots, pool, pool if threads else None)
+        return self.pools
 
     def serve(self, opened: Opened) -> Served:
         """``opened`` with a queue of its own before the shared slots; on the event loop."""
@@ -135,6 +142,8 @@ class Loader:
             precision=session.variant.precision,
             requested=self._settings.inference.provider,
             passed_over=[reason.partition(":")[0] for reason in session.passed_over],
+            sha256=session.variant.sha256,
+            seconds=opened.seconds,
         )
         return Served(pipeline, plan.profile, opened.signature)
 

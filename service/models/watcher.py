@@ -33,7 +33,7 @@ class Watcher:
         steps = [step for step in (self._store_s, CONTROL_S if self._control else 0) if step]
         if not steps:
             return
-        marks = await self._marks({})
+        marks = self._lifecycle.marks_at_start
         looked = loop.time()
         while True:
             await asyncio.sleep(min(steps))

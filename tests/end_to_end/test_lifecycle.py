@@ -117,6 +117,8 @@ def test_versions_take_over_and_go_back_without_a_failure(serve: Serve, store: P
         publish(store, "2")
         until(lambda: load.answered_by("2"), "version 2")
         server.wait_for_line(f"model {NAME} version 1: drained and closed", workers)
+        lines = httpx.get(f"{server.url}/metrics").text.splitlines()
+        assert ['version="2"' in line for line in lines if line.startswith("resnet_model_info{")] == [True]
         promote(store, f"{NAME}@1")
         until(lambda: load.answered_by("1"), "the way back")
         promote(store, f"{NAME}@2", "--alias", "canary")

@@ -1,0 +1,35 @@
+"""``python -m service.metrics`` prints docs/metrics.md."""
+
+from __future__ import annotations
+
+import sys
+
+from service.metrics.definitions import DEFINITIONS
+
+
+def reference() -> str:
+    """docs/metrics.md, made from the definitions."""
+    lines = [
+        "# Metrics",
+        "",
+        "`GET /metrics` gives these in Prometheus' text format, added up over all workers. This page is made from",
+        "`service/metrics/definitions.py` by `python -m service.metrics`; a test keeps the two equal.",
+        "",
+        "| name | type | labels | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for one in DEFINITIONS:
+        labels = ", ".join(f"`{label}`" for label in one.labels)
+        lines.append(f"| `{one.name}` | {one.kind} | {labels} | {one.meaning} |")
+    lines += [
+        "",
+        "`route` is a known route or `other`, `model` a served model or empty: clients cannot make new label values. A",
+        "worker that died leaves its counts, but none of its gauges. Counts are handed over once a second, and by the",
+        "worker that answers `/metrics` at once; gauges of load are sampled once a second. Where the folder that the",
+        "workers share is full, each shows its own metrics, and inference goes on.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

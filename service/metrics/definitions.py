@@ -1,0 +1,108 @@
+"""Every metric: its name, type, labels, buckets and meaning. docs/metrics.md is made from this table.
+
+Labels are bounded: routes and models are known names, never what a client typed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+# From 100 microseconds to 10 seconds: fits a stage of the smallest net and a request to the largest.
+_SECONDS: Final = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+_DIFFERENCES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+STAGES: Final = ("read", "decode", "queue", "infer", "post")
+
+
+@dataclass(frozen=True)
+class Definition:
+    """One metric. ``mode`` says how a gauge's values of several workers become one."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    name: str
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+    mode: Literal["livesum", "livemax"] = "livesum"
+
+
+_MODEL: Final = ("model", "version")
+
+REQUESTS = Definition(
+    "counter", "resnet_requests_total", ("route", *_MODEL, "code"),
+    "Requests answered, by route, model and version (empty where none was reached) and HTTP status; 499: the client "
+    "left before its answer.",
+)  # fmt: skip
+REQUEST_SECONDS = Definition(
+    "histogram", "resnet_request_seconds", ("route", "model", "code"),
+    "Time from a request's first byte to its answer.", _SECONDS,
+)  # fmt: skip
+REJECTED = Definition(
+    "counter", "resnet_rejected_total", ("reason",),
+    "Requests not served through no fault of their images: queue_full, too_large, deadline, cancelled (the client "
+    "left), draining (the service stops), loading (it is not ready).",
+)  # fmt: skip
+REQUEST_BYTES = Definition("counter", "resnet_request_bytes_total", (), "Bytes of request bodies that were read.")
+IMAGES = Definition("counter", "resnet_images_total", _MODEL, "Images inferred.")
+DECODE_FAILURES = Definition(
+    "counter", "resnet_decode_failures_total", ("format", "reason"),
+    "Images that could not be decoded, by what they begin like (or none) and the error's code.",
+)  # fmt: skip
+STAGE_SECONDS = Definition(
+    "histogram", "resnet_stage_seconds", ("stage",),
+    "Time in each stage: read (a request's body), decode and queue (an image), infer and post (a batch).", _SECONDS,
+)  # fmt: skip
+BATCH_IMAGES = Definition(
+    "histogram", "resnet_batch_images", _MODEL, "Images in a batch, those that turn out broken included.", _IMAGES
+)
+QUEUE_IMAGES = Definition("gauge", "resnet_queue_images", _MODEL, "Images waiting for a slot.")
+QUEUE_OLDEST = Definition(
+    "gauge", "resnet_queue_oldest_seconds", _MODEL, "How long the first image in the queue waits.", mode="livemax"
+)
+SLOTS = Definition("gauge", "resnet_slots", (), "Batches that can be computed at the same time.")
+SLOTS_BUSY = Definition("gauge", "resnet_slots_busy", (), "Slots that compute a batch.")
+GATE_IMAGES = Definition("gauge", "resnet_images_held", (), "Images between acceptance and answer.")
+MODEL_LOAD_SECONDS = Definition(
+    "gauge", "resnet_model_load_seconds", _MODEL, "Time to open a model and warm it.", mode="livemax"
+)
+MODEL_INFO = Definition(
+    "gauge", "resnet_model_info", (*_MODEL, "provider", "precision", "requested", "passed_over", "sha256"),
+    "1 for each model served: the execution provider and precision it runs on, the provider asked for, those that "
+    "were tried before it, and the file's hash.", mode="livemax",
+)  # fmt: skip
+MODEL_LOADS = Definition(
+    "counter", "resnet_model_loads_total", ("model", "outcome"),
+    "Model versions that were loaded, at the start and since, and those that could not be: loaded, failed.",
+)  # fmt: skip
+SHADOW_IMAGES = Definition(
+    "counter", "resnet_shadow_images_total", ("model", "outcome"),
+    "Copies for a model's canary: agreed or disagreed with the stable version's best class, dropped as no slot was "
+    "idle or enough were under way, or failed.",
+)  # fmt: skip
+SHADOW_DIFFERENCE = Definition(
+    "histogram", "resnet_shadow_probability_difference", ("model",),
+    "How far the canary's probability of the stable version's best class is from that version's.", _DIFFERENCES,
+)  # fmt: skip
+SHADOW_SECONDS = Definition(
+    "histogram", "resnet_shadow_seconds", ("model", "by"),
+    "From submission to answer of images that both computed, by who did: stable or canary.", _SECONDS,
+)  # fmt: skip
+WORKERS_READY = Definition("gauge", "resnet_workers_ready", (), "Workers whose models are loaded and warm.")
+LAST_SUCCESS = Definition(
+    "gauge", "resnet_last_success_timestamp_seconds", (), "When an image was last inferred, in Unix time.",
+    mode="livemax",
+)  # fmt: skip
+RESIDENT_BYTES = Definition("gauge", "resnet_process_resident_bytes", (), "Resident memory of all workers.")
+CPU_SECONDS = Definition("counter", "resnet_process_cpu_seconds_total", (), "Processor time that the workers used.")
+OPEN_FILES = Definition(
+    "gauge", "resnet_process_open_files", (), "Open files and sockets of the worker that has most.", mode="livemax"
+)
+START_TIME = Definition(
+    "gauge", "resnet_process_start_time_seconds", (), "When the youngest worker started, in Unix time.", mode="livemax"
+)
+
+DEFINITIONS: Final = tuple(value for value in list(globals().values()) if isinstance(value, Definition))

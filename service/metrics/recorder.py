@@ -1,0 +1,275 @@
+"""What is counted and measured, and the page that shows it.
+
+With ``PROMETHEUS_MULTIPROC_DIR`` set before the first import of
+prometheus_client, values lie in files that all workers share, and the page is
+right whichever worker answers.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Final, Literal
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from service.metrics.definitions import (
+    BATCH_IMAGES,
+    CPU_SECONDS,
+    DECODE_FAILURES,
+    DEFINITIONS,
+    GATE_IMAGES,
+    IMAGES,
+    LAST_SUCCESS,
+    MODEL_INFO,
+    MODEL_LOAD_SECONDS,
+    MODEL_LOADS,
+    OPEN_FILES,
+    QUEUE_IMAGES,
+    QUEUE_OLDEST,
+    REJECTED,
+    REQUEST_BYTES,
+    REQUEST_SECONDS,
+    REQUESTS,
+    RESIDENT_BYTES,
+    SHADOW_DIFFERENCE,
+    SHADOW_IMAGES,
+    SHADOW_SECONDS,
+    SLOTS,
+    SLOTS_BUSY,
+    STAGE_SECONDS,
+    STAGES,
+    START_TIME,
+    WORKERS_READY,
+    Definition,
+)
+from service.metrics.files import forget_dead_workers, reserve
+from service.metrics.served import ServedOnly
+from service.metrics.tally import CounterTally, HistogramTally, Tallies
+from service.metrics.usage import usage_here
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_REJECTIONS: Final = {413: "too_large", 429: "queue_full", 499: "cancelled", 504: "deadline"}
+
+
+class Metrics:
+    """The service's metrics; one instance a process. Counts show once ``flush`` or ``page`` handed them over."""
+
+    def __init__(self, shared_dir: Path | None) -> None:
+        self._shared_dir = shared_dir if shared_dir is not None and reserve(shared_dir) else None
+        self._registry = CollectorRegistry()
+        self._tallies = Tallies()
+        self._requests = self._counter(REQUESTS)
+        self._request_seconds = self._histogram(REQUEST_SECONDS)
+        self._rejected = self._counter(REJECTED)
+        self._request_bytes = self._tallies.counter(self._counter(REQUEST_BYTES))
+        self._images = self._counter(IMAGES)
+        self._decode_failures = self._counter(DECODE_FAILURES)
+        stage_seconds = self._histogram(STAGE_SECONDS)
+        self._stages = {stage: self._tallies.histogram(stage_seconds.labels(stage)) for stage in STAGES}
+        self._batch_images = self._histogram(BATCH_IMAGES)
+        self._cpu_seconds = self._counter(CPU_SECONDS)
+        self._cpu_seconds_told = 0.0
+        gauges = [definition for definition in DEFINITIONS if definition.kind == "gauge"]
+        self._gauges = {definition: self._gauge(definition) for definition in gauges}
+        self._answers = functools.cache(self._bound)  # as few as there are routes, models and statuses
+        self._models: list[ModelMetrics] = []
+        self._served: dict[tuple[str, str], tuple[str, ...]] = {}  # labels of MODEL_INFO
+        self._loads = self._counter(MODEL_LOADS)
+        self._shadow_images = self._counter(SHADOW_IMAGES)
+        self._shadow_difference = self._histogram(SHADOW_DIFFERENCE)
+        self._shadow_seconds = self._histogram(SHADOW_SECONDS)
+        self._last_success = 0.0
+        self._was_ready = False
+        self._gauges[START_TIME].set(time.time())
+
+    def _counter(self, of: Definition) -> Counter:
+        return Counter(of.name, of.meaning, of.labels, registry=self._registry)
+
+    def _histogram(self, of: Definition) -> Histogram:
+        return Histogram(of.name, of.meaning, of.labels, buckets=of.buckets, registry=self._registry)
+
+    def _gauge(self, of: Definition) -> Gauge:
+        return Gauge(of.name, of.meaning, of.labels, multiprocess_mode=of.mode, registry=self._registry)
+
+    def answered(self, route: str, model: str, version: str, status: int, seconds: float) -> None:
+        requests, request_seconds = self._answers(route, model, version, status)
+        requests.inc()
+        request_seconds.observe(seconds)
+        if status == 503:
+            self._rejected.labels("draining" if self._was_ready else "loading").inc()
+        elif (reason := _REJECTIONS.get(status)) is not None:
+            self._rejected.labels(reason).inc()
+
+    def _bound(self, route: str, model: str, version: str, status: int) -> tuple[CounterTally, HistogramTally]:
+        """The metrics with these labels, bound once, as binding costs more than counting."""
+        requests = self._requests.labels(route, model, version, str(status))
+        request_seconds = self._request_seconds.labels(route, model, str(status))
+        return self._tallies.counter(requests), self._tallies.histogram(request_seconds)
+
+    def received(self, body_bytes: int) -> None:
+        self._request_bytes.inc(body_bytes)
+
+    def stage(self, name: str, seconds: float) -> None:
+        self._stages[name].observe(seconds)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        began = perf_counter()
+        yield
+        self.stage(stage, perf_counter() - began)
+
+    def decode_failed(self, kind: str | None, code: str) -> None:
+        self._decode_failures.labels(kind or "none", code).inc()
+
+    def model_loaded(
+        self,
+        model: str,
+        version: str,
+        *,
+        provider: str,
+        precision: str,
+        requested: str,
+        passed_over: Sequence[str],
+        sha256: str,
+        seconds: float,
+    ) -> None:
+        self.model_gone(model, version)
+        labels = (model, version, provider, precision, requested, ",".join(passed_over), sha256)
+        self._served[model, version] = labels
+        self._gauges[MODEL_INFO].labels(*labels).set(1)
+        self._gauges[MODEL_LOAD_SECONDS].labels(model, version).set(seconds)
+
+    def model_gone(self, model: str, version: str) -> None:
+        """It is served no more: the page shows none of its gauges."""
+        if (labels := self._served.pop((model, version), None)) is not None:
+            self._gauges[MODEL_INFO].labels(*labels).set(0)
+
+    def loads(self, model: str, outcome: Literal["loaded", "failed"]) -> None:
+        self._loads.labels(model, outcome).inc()
+
+    def shadowed(self, model: str, outcome: Literal["agreed", "disagreed", "dropped", "failed"]) -> None:
+        self._shadow_images.labels(model, outcome).inc()
+
+    def compared(self, model: str, agreed: bool, difference: float, stable_s: float, canary_s: float) -> None:
+        """One image that the stable version and the canary both computed."""
+        self.shadowed(model, "agreed" if agreed else "disagreed")
+        self._shadow_difference.labels(model).observe(difference)
+        self._shadow_seconds.labels(model, "stable").observe(stable_s)
+        self._shadow_seconds.labels(model, "canary").observe(canary_s)
+
+    def ready(self, ready: bool) -> None:
+        self._was_ready |= ready
+        self._gauges[WORKERS_READY].set(int(ready))
+
+    def for_model(self, model: str, version: str) -> ModelMetrics:
+        labels = (model, version)
+        made = ModelMetrics(
+            self._tallies.counter(self._images.labels(*labels)),
+            self._tallies.histogram(self._batch_images.labels(*labels)),
+            self._stages["queue"],
+            self._gauges[QUEUE_IMAGES].labels(*labels),
+            self._gauges[QUEUE_OLDEST].labels(*labels),
+        )
+        self._models.append(made)
+        return made
+
+    def sample(self, *, slots: int, slots_busy: int, images_held: int) -> None:
+        """What is looked at from time to time, not counted; and all counts are handed over."""
+        self._gauges[SLOTS].set(slots)
+        self._gauges[SLOTS_BUSY].set(slots_busy)
+        self._gauges[GATE_IMAGES].set(images_held)
+        usage = usage_here()
+        self._gauges[RESIDENT_BYTES].set(usage.resident_bytes)
+        self._gauges[OPEN_FILES].set(usage.open_files)
+        self._cpu_seconds.inc(max(0.0, usage.cpu_seconds - self._cpu_seconds_told))
+        self._cpu_seconds_told = usage.cpu_seconds
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was counted; a full disk loses some of it, and nothing else."""
+        try:
+            self._tallies.flush()
+            for model in self._models:
+                model.flush()
+            self._last_success = max([self._last_success, *(model.last_s for model in self._models)])
+            if self._last_success:
+                self._gauges[LAST_SUCCESS].set(self._last_success)
+            self._forget_closed()
+        except OSError:
+            logger.warning("metrics could not be written", exc_info=True)
+
+    def _forget_closed(self) -> None:
+        """The models that are gone have handed over their last counts."""
+        for model in self._models:
+            if model.closed:
+                self._tallies.forget(model.tallies)
+        self._models = [model for model in self._models if not model.closed]
+
+    def page(self) -> bytes:
+        """All metrics of all workers in Prometheus' text format."""
+        self.flush()
+        if self._shared_dir is None:
+            return generate_latest(ServedOnly(self._registry))
+        forget_dead_workers(self._shared_dir)
+        shared = multiprocess.MultiProcessCollector(None, path=str(self._shared_dir))  # type: ignore[no-untyped-call]
+        return generate_latest(ServedOnly(shared))
+
+
+class ModelMetrics:
+    """What one model's batcher and pipeline report."""
+
+    def __init__(
+        self,
+        images: CounterTally,
+        batch_images: HistogramTally,
+        queue_seconds: HistogramTally,
+        queue_images: Gauge,
+        queue_oldest: Gauge,
+    ) -> None:
+        self._images = images
+        self._batch_images = batch_images
+        self._queue_seconds = queue_seconds
+        self._queue_images = queue_images
+        self._queue_oldest = queue_oldest
+        self._waiting = 0
+        self._oldest_s: float | None = None
+        self.last_s = 0.0
+        self.closed = False
+
+    @property
+    def tallies(self) -> tuple[CounterTally, HistogramTally]:
+        """Those of this model alone."""
+        return self._images, self._batch_images
+
+    def close(self) -> None:
+        """Nothing more will come; what was counted is handed over with the next flush."""
+        self._waiting, self._oldest_s, self.closed = 0, None, True
+
+    def queued(self, images: int, oldest_s: float | None = None) -> None:
+        """``images`` wait, the first since ``oldest_s`` of ``time.perf_counter``."""
+        self._waiting, self._oldest_s = images, oldest_s
+
+    def dispatched(self, waited_s: Sequence[float]) -> None:
+        if waited_s:
+            self._batch_images.observe(len(waited_s))
+        for seconds in waited_s:
+            self._queue_seconds.observe(seconds)
+
+    def inferred(self, images: int) -> None:
+        self._images.inc(images)
+        self.last_s = time.time()
+
+    def flush(self) -> None:
+        oldest_s = self._oldest_s
+        self._queue_images.set(self._waiting)
+        self._queue_oldest.set(0.0 if oldest_s is None else max(0.0, perf_counter() - oldest_s))

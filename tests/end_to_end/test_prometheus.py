@@ -1,0 +1,233 @@
+"""A real Prometheus scrapes a really loaded service: rules, alerts, and every expression of the dashboard."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from service.metrics.definitions import DEFINITIONS
+from tests.end_to_end.conftest import Server, free_port, picture, running
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "docker" / "prometheus"
+DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "resnet-serving.json"
+LIMIT_S = 120
+
+
+def tool(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed (Debian: apt-get install prometheus)")
+    return found
+
+
+def expressions() -> list[str]:
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+
+
+def test_the_dashboard_is_made_by_its_program() -> None:
+    program = ROOT / "docker" / "grafana" / "dashboard.py"
+    made = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert made == DASHBOARD.read_text(encoding="utf-8")
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    known = {definition.name for definition in DEFINITIONS}
+    recorded = {
+        rule["record"]
+        for group in yaml.safe_load((CONFIG / "rules.yml").read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+    }
+    for expression in expressions():
+        names = set(_names(expression))
+        assert names, expression
+        assert all(name in recorded or name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") in known
+                   for name in names), expression  # fmt: skip
+
+
+def _names(expression: str) -> Iterator[str]:
+    word = ""
+    for letter in f"{expression} ":
+        if letter.isalnum() or letter in "_:":
+            word += letter
+            continue
+        if word.startswith(("resnet_", "resnet:")):
+            yield word
+        word = ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("check", "rules", "rules.yml", "alerts.yml"), ("test", "rules", "tests.yml")])
+def test_the_rules(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run([tool("promtool"), *arguments], cwd=CONFIG, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_is_explained_and_tested() -> None:
+    alerts = [
+        rule["alert"]
+        for group in yaml.safe_load((CONFIG / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+        for rule in group["rules"]
+    ]
+    tests = (CONFIG / "tests.yml").read_text(encoding="utf-8")
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert not [name for name in alerts if f"| {name} |" not in operations]
+    # The slow twins differ in their windows alone.
+    assert not [name for name in alerts if name not in tests and not name.endswith("Slow")]
+
+
+class Prometheus:
+    """A running one, which scrapes ``target`` every second."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        answer = self._client.get("/api/v1/query", params={"query": expression}).json()
+        assert answer["status"] == "success", answer
+        return list(answer["data"]["result"])
+
+    def get(self, path: str) -> Any:
+        return self._client.get(path).json()
+
+    def ready(self) -> bool:
+        try:
+            return self._client.get("/-/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def eventually(holds: Callable[[], Any], what: str) -> Any:
+    limit = time.monotonic() + LIMIT_S
+    while time.monotonic() < limit:
+        if found := holds():
+            return found
+        time.sleep(0.2)
+    pytest.fail(f"not within {LIMIT_S} s: {what}")
+
+
+@pytest.fixture
+def prometheus(server: Server, tmp_path: Path) -> Iterator[Prometheus]:
+    """With the committed rules; only the target and the intervals are the test's."""
+    config = yaml.safe_load((CONFIG / "prometheus.yml").read_text(encoding="utf-8"))
+    config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["scrape_configs"][0]["static_configs"] = [{"targets": [server.url.removeprefix("http://")]}]
+    for name in config["rule_files"]:
+        shutil.copy(CONFIG / name, tmp_path)
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    port = free_port()
+    log = (tmp_path / "log").open("w", encoding="utf-8")
+    process = subprocess.Popen(
+        [
+            tool("prometheus"),
+            f"--config.file={tmp_path / 'prometheus.yml'}",
+            f"--storage.tsdb.path={tmp_path / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+            found = Prometheus(client)
+            eventually(found.ready, "Prometheus is ready")
+            yield found
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        log.close()
+
+
+def load(url: str) -> None:
+    """Good images, and one of every kind of trouble that a client can make."""
+    with httpx.Client(base_url=url, timeout=60) as client:
+        for seed in range(8):
+            assert client.post("/v1/classify", content=picture(seed)).status_code == 200
+        assert client.post("/v1/classify", content=b"no image").status_code == 415
+        assert client.post("/v1/classify", content=picture(0)[:100]).status_code == 422
+        assert client.post("/v1/classify?model=none", content=picture(0)).status_code == 404
+    # No client library announces more than it sends.
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n")
+        assert b" 413 " in connection.recv(100)
+
+
+@pytest.mark.slow
+def test_the_page_is_as_prometheus_wants_it(server: Server) -> None:
+    load(server.url)
+    page = httpx.get(f"{server.url}/metrics").text
+    done = subprocess.run(
+        [tool("promtool"), "check", "metrics"], input=page, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_loaded_service_answers_every_expression_of_the_dashboard(server: Server, prometheus: Prometheus) -> None:
+    first = eventually(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
+    assert first[0]["value"][1] == "1"
+
+    def all_answered() -> bool:
+        load(server.url)
+        missing = [e for e in expressions() if not prometheus.query(e.replace("$__rate_interval", "30s"))]
+        return not missing
+
+    eventually(all_answered, "every expression has data")
+    counted = prometheus.query('resnet_requests_total{route="/v1/classify",code="200"}')
+    assert float(counted[0]["value"][1]) >= 8
+    reasons = {one["metric"]["reason"] for one in prometheus.query("resnet_decode_failures_total")}
+    assert reasons == {"not_an_image", "bad_image"}
+
+
+@pytest.mark.slow
+def test_prometheus_takes_the_rules_and_finds_nothing_wrong(server: Server, prometheus: Prometheus) -> None:
+    eventually(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        for seed in range(8):
+            assert client.post("/v1/classify", content=picture(seed)).status_code == 200
+
+    def evaluated() -> list[dict[str, Any]] | None:
+        rules = [rule for group in prometheus.get("/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
+        return rules if all(rule["health"] == "ok" for rule in rules) else None
+
+    rules = eventually(evaluated, "every rule was evaluated")
+    assert sum(rule["type"] == "alerting" for rule in rules) >= 10
+    assert not [rule["name"] for rule in rules if rule.get("state") == "firing"]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_leaves_counts_but_no_gauge() -> None:
+    """Across two workers and a restart of one of them."""
+    with running(workers=2) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        for seed in range(6):
+            assert client.post("/v1/classify", content=picture(seed)).status_code == 200
+
+        def value(name: str) -> float:
+            lines = client.get("/metrics").text.splitlines()
+            return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+        eventually(lambda: value('resnet_requests_total{code="200"') >= 6, "both workers' counts")
+        assert value("resnet_workers_ready") == 2
+        workers = [
+            child for child in psutil.Process(server.process.pid).children(recursive=True) if child.num_threads() > 3
+        ]
+        os.kill(workers[0].pid, signal.SIGKILL)
+        server.wait_for_line("ready after")
+        eventually(lambda: value("resnet_workers_ready") == 2, "the replacement is ready")
+        assert value('resnet_requests_total{code="200"') >= 6
