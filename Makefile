@@ -56,7 +56,7 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 	@exec $(BIN)/bentoml serve service.app:ResNetService --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
-	@$(BIN)/python -m pytest -m "not slow"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 # What the slow tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
 SYSTEM_TOOLS := chromium:chromium promtool:prometheus
