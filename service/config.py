@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.settings import (
+    CanarySettings,
     DecodeSettings,
     Group,
     InferenceSettings,
@@ -41,6 +42,7 @@ class Settings(Group):
     """All settings, by the part that takes them."""
 
     store: StoreSettings = StoreSettings()
+    canary: CanarySettings = CanarySettings()
     inference: InferenceSettings = InferenceSettings()
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
@@ -61,11 +63,13 @@ class Settings(Group):
         try:
             return cls.model_validate(groups)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            # The error holds what was given, which may be a secret: it goes no further.
+            raise ConfigError(_explain(error)) from None
 
 
 _GROUPS: Final[dict[str, type[Group]]] = {
     "store": StoreSettings,
+    "canary": CanarySettings,
     "inference": InferenceSettings,
     "providers": ProviderSettings,
     "limits": LimitSettings,
@@ -94,6 +98,9 @@ def _of_kubernetes(name: str, value: str) -> bool:
     return name not in {variable(field) for _, field, _ in fields()} or bool(_KUBERNETES_URL.match(value))
 
 
+_SECRETS: Final = frozenset(name for _, name, field in fields() if "SecretStr" in str(field.annotation))
+
+
 def _unknown(name: str) -> str:
     names = [variable(field) for _, field, _ in fields()]
     close = difflib.get_close_matches(name, names, n=1)
@@ -105,8 +112,9 @@ def _explain(error: ValidationError) -> str:
     group, field = error.errors()[0]["loc"][:2]
     faults = [e for e in error.errors() if e["loc"][:2] == (group, field)]
     problems = sorted({e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in faults})
-    value = faults[-1]["input"]
-    return f"{variable(str(field))}={value!r}: {'; or '.join(problems)}"
+    name = variable(str(field))
+    shown = name if field in _SECRETS else f"{name}={faults[-1]['input']!r}"
+    return f"{shown}: {'; or '.join(problems)}"
 
 
 def load_settings() -> Settings:

@@ -2,6 +2,8 @@
 
     ServiceError                500 internal
     |-- BadRequest              400 bad_request
+    |-- Unauthorized            401 unauthorized, with WWW-Authenticate
+    |-- Forbidden               403 forbidden
     |-- UnknownModel            404 unknown_model
     |-- UnknownRoute            404 not_found
     |-- UnknownJob              404 unknown_job
@@ -18,6 +20,8 @@
     |   |-- BadEntry            422 bad_entry
     |   `-- NoHeatmap           422 no_heatmap
     |-- MissingOutput           422 missing_output
+    |   `-- BadImage            422 bad_image
+    |-- LoadFailed              422 load_failed
     |-- Overloaded              429 overloaded, with Retry-After
     |-- TooManyJobs             429 too_many_jobs, with Retry-After
     |-- NotReady                503 not_ready, with Retry-After
@@ -43,6 +47,7 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retry_after_s: ClassVar[int | None] = None
+    headers: ClassVar[tuple[tuple[bytes, bytes], ...]] = ()
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -56,6 +61,14 @@ class BadRequest(ServiceError):
     """The query, the headers or the form of the body are wrong; the message says what."""
 
     status, code = 400, "bad_request"
+
+
+class Unauthorized(ServiceError):
+    status, code, headers = 401, "unauthorized", ((b"www-authenticate", b"Bearer"),)
+
+
+class Forbidden(ServiceError):
+    status, code = 403, "forbidden"
 
 
 class UnknownModel(ServiceError):
@@ -148,6 +161,10 @@ class MissingOutput(ServiceError):
     """The model's graph has not what is asked for, whatever the image."""
 
     status, code = 422, "missing_output"
+
+
+class LoadFailed(ServiceError):
+    status, code = 422, "load_failed"
 
 
 class Overloaded(ServiceError):

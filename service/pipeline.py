@@ -157,6 +157,7 @@ class Pipeline:
     async def close(self) -> None:
         """Settle all that was taken."""
         await self._batcher.close()
+        self._counts.close()
 
     def upright(self, image: bytes) -> Image.Image:
         """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""

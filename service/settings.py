@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationInfo,
     field_validator,
 )
@@ -19,6 +21,7 @@ from model_store.manifest import Precision, parse_reference
 from model_store.store import EMBEDDED_MODELS
 
 Provider = Literal["tensorrt", "cuda", "openvino", "cpu"]
+_VERSION_POLICY: Final = re.compile(r"stable|all|latest(:[1-9][0-9]?)?")
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
 
 
@@ -63,15 +66,35 @@ def _absolute(path: Path) -> Path:
 Folder = Annotated[Path, BeforeValidator(_some_path)]
 
 
+def _version_policy(policy: str) -> str:
+    if not _VERSION_POLICY.fullmatch(policy):
+        raise ValueError("must be stable, all, latest or latest:N, with N from 1 to 99")
+    return policy
+
+
 class StoreSettings(Group):
     """Which models are served."""
 
     model_store: Folder = Field(EMBEDDED_MODELS, description="Folder of models, laid out as NAME/VERSION.")
     models: Annotated[tuple[tuple[str, str | None], ...], BeforeValidator(_model_references)] = Field(
         (),
-        description="Models to serve: `name` (its promoted version, else its newest) or `name@version`, separated by "
-        "commas; `*` for all. "
+        description="Models to serve: `name` (the versions that `RESNET_VERSION_POLICY` says) or `name@version` (that "
+        "one alone, by number or alias), separated by commas; `*` for all. "
         "The first is the one that answers where a request names none.",
+    )
+    version_policy: Annotated[str, AfterValidator(_version_policy)] = Field(
+        "stable",
+        description="Versions served of a model named without one: `stable` (the promoted one, else the newest), "
+        "`latest` or `latest:N` (the newest, or the N newest, as well) or `all`. Versions that an alias names are "
+        "always served.",
+    )
+    watch_s: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds between two looks at the store for versions that are new, promoted or removed; 0: what "
+        "was loaded at start stays.",
     )
     profiles: Literal["auto", "off"] | Annotated[Folder, AfterValidator(_absolute)] = Field(
         "auto",
@@ -251,8 +274,41 @@ class JobSettings(Group):
         return min(self.jobs_max_body_bytes, self.inputs_max_bytes)
 
 
+class CanarySettings(Group):
+    """How a model's `canary` alias is tried; docs/models.md says how."""
+
+    canary_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the requests without a version that a model's `canary` gets, of 0 to 1.",
+    )
+    canary_mode: Literal["split", "shadow"] = Field(
+        "split",
+        description="`split`: the canary answers its share. `shadow`: the stable version answers all, and the canary "
+        "computes copies of its share, whose answers are compared and thrown away.",
+    )
+    canary_in_flight: int = Field(
+        2, ge=1, le=256, description="Copies that a worker computes at the same time at most; others are dropped."
+    )
+
+
+def _long_key(key: SecretStr) -> SecretStr:
+    value = key.get_secret_value()
+    if not (16 <= len(value) <= 1024 and value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("must be 16 to 1024 printable ASCII characters without blanks")
+    return key
+
+
 class ServerSettings(Group):
     """The processes around it all."""
+
+    admin_key: Annotated[SecretStr, AfterValidator(_long_key)] | None = Field(
+        None,
+        description="Key of at least 16 printable ASCII characters that the routes below `/v2/repository` ask for, as "
+        "in `Authorization: Bearer KEY`; without one they are closed.",
+    )
 
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="Processes that serve, which share the cores. `auto`: one for every 8 cores."

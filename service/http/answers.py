@@ -87,4 +87,4 @@ def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, by
     retry = () if error.retry_after_s is None else ((b"retry-after", b"%d" % error.retry_after_s),)
     protocol = path == "/v2" or path.startswith("/v2/")
     body = {"error": error.message} if protocol else {**error.as_json(), "request_id": request_id}
-    return Answer(error.status, orjson.dumps(body), (_JSON, *retry, *headers))
+    return Answer(error.status, orjson.dumps(body), (_JSON, *retry, *error.headers, *headers))

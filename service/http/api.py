@@ -11,7 +11,19 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import classify, docs, embed, explain, inference_protocol, models, native, page, probes, static
+from service.http import (
+    classify,
+    docs,
+    embed,
+    explain,
+    inference_protocol,
+    models,
+    native,
+    page,
+    probes,
+    repository,
+    static,
+)
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.jobs import Jobs
@@ -29,7 +41,7 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        modules = (classify, embed, explain, models, inference_protocol)
+        modules = (classify, embed, explain, models, inference_protocol, repository)
         routes = [route for module in modules for route in module.routes(runtime)]
         self._jobs = Jobs(runtime)
         routes += self._jobs.routes()

@@ -359,7 +359,7 @@ def test_a_probe_that_bentoml_does_not_take_is_a_wrong_method(tiny_root: Path) -
 
 def test_the_index_lists_the_routes(tiny_root: Path) -> None:
     body = answer(tiny_root, "GET", "/").json()
-    assert set(body["routes"]) >= {"/", URL, "/v1/models", "/metrics", "/livez", "/readyz"}
+    assert set(body["routes"]) >= {"/", URL, "/v1/models", "/v1/models/{name}", "/metrics", "/livez", "/readyz"}
 
 
 @pytest.mark.parametrize("given", ["abc", "a" * 128, "3f2c-9.x_y:z/+=", "0"])
