@@ -53,6 +53,7 @@ def test_every_command_is_known() -> None:
     known = (
         "curl ",
         "base64 ",  # with curl behind it
+        ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
         "RESNET_MODEL_STORE=models make serve",
@@ -70,7 +71,7 @@ def curl(command: str, url: str) -> httpx.Response:
     """
     before, _, command = command.rpartition(" | ")
     words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
-    content, files, target = None, [], ""
+    method, content, files, target = "", None, [], ""
     headers: dict[str, str] = {}
     for word in words:
         if word == "--data-binary":
@@ -84,12 +85,18 @@ def curl(command: str, url: str) -> httpx.Response:
             headers[name] = value
         elif word == "-o":
             next(words)
+        elif word == "-X":
+            method = next(words)
         else:
             target = word
-    return httpx.post(target, content=content, files=files or None, headers=headers).raise_for_status()
+    method = method or ("POST" if content or files else "GET")
+    return httpx.request(method, target, content=content, files=files or None, headers=headers).raise_for_status()
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if re.search(r"(^|\| )curl ", line)])
+@pytest.mark.parametrize(
+    "command",
+    [line for line in commands() if re.search(r"(^|\| )curl ", line) and "/v1/jobs" not in line],
+)
 def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
     answer = curl(command, made_server.url)
     kind = answer.headers["content-type"]
@@ -100,6 +107,31 @@ def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
         assert np.load(io.BytesIO(answer.content)).shape == (2, 128)
     else:
         assert {"predictions", "embedding"} & set(answer.json()["results"][0])
+
+
+def test_a_job_by_its_page(made_server: Server, tmp_path: Path) -> None:
+    """docs/jobs.md from its first command to its last, with the lines that it shows."""
+    page = (ROOT / "docs" / "jobs.md").read_text().replace("pictures.zip", str(tmp_path / "pictures.zip"))
+    pack, create, show, get, remove = (
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    )
+    run(pack)
+    created = curl(create, made_server.url)
+    example = json.loads(re.findall(r"```json\n(\{\n.*?)```", page, re.DOTALL)[0])
+    assert created.status_code == 202
+    assert set(created.json()) == set(example)
+    assert {name: created.json()[name] for name in ("task", "model", "images")} == {
+        name: example[name] for name in ("task", "model", "images")
+    }
+    show, get, remove = (line.replace("$JOB", created.json()["id"]) for line in (show, get, remove))
+    while (state := curl(show, made_server.url).json()["state"]) not in ("done", "failed"):
+        assert state in ("queued", "running")
+    shown = [json.loads(line) for line in re.findall(r'^\{"name".*$', page, re.MULTILINE)]
+    found = [json.loads(line) for line in curl(get, made_server.url).text.splitlines()]
+    assert [(line["name"], line["index"]) for line in found] == [(line["name"], line["index"]) for line in shown]
+    assert found[0]["predictions"][0]["label"] == shown[0]["predictions"][0]["label"]
+    assert found[1] == shown[1]
+    assert curl(remove, made_server.url).status_code == 204
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:
