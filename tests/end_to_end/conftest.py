@@ -131,7 +131,9 @@ class Reference:
         with Image.open(io.BytesIO(data)) as image:
             tensor = to_tensor(to_rgb(image), self.manifest.preprocessing)
         (logits,) = self._session.run(["logits"], {"image": tensor[np.newaxis]})
-        return dict(zip(self.labels, softmax(logits)[0].tolist(), strict=True))
+        calibration = self.manifest.calibration
+        temperature = calibration.temperature if calibration else 1.0
+        return dict(zip(self.labels, softmax(logits / np.float32(temperature))[0].tolist(), strict=True))
 
     def check(self, predictions: list[dict[str, object]], data: bytes) -> None:
         """Fails unless ``predictions`` are the top classes of ``data``, with the right probabilities."""
