@@ -11,7 +11,7 @@ from starlette.types import Receive
 
 from service.errors import BadRequest, BodyTooLarge
 from service.http.disconnect import ClientGone
-from service.http.forms import FormFiles, is_multipart, too_many
+from service.http.forms import FormFiles, too_many
 
 
 async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
