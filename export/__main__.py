@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "train": "train:train",
         "quantize": "quantize:quantize",
         "draft": "draft:draft",
+        "calibrate": "calibrate:calibrate",
         "inspect": "inspect:inspect_command",
         "verify": "verify:verify_command",
         "list": "list:list_command",

@@ -13,13 +13,14 @@ import logging
 import os
 import sys
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from service.config import ConfigError, load_settings, variable
 from service.workers import Workers, make_run_dir, worker_count
 
 _RUN_DIR = variable("run_dir")
 _MODEL_STORE = variable("model_store")
+_JOBS_DIR = variable("jobs_dir")
 
 try:
     settings = load_settings()
@@ -42,11 +43,16 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
 from service.errors import NotReady  # noqa: E402
+from service.grpc.port import check_port  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
+
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
 
 logger = logging.getLogger(__name__)
 logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root handler prints it
@@ -96,23 +102,51 @@ class ResNetService:
         """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
         try:
             check_start(settings)
+            if settings.server.grpc_port is not None:
+                check_port(settings.server.grpc_host, settings.server.grpc_port)
             os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
         except (*StartError, OSError) as error:
             sys.exit(f"resnet-serving: {error}")
+        try:
+            if settings.jobs.jobs_dir is not None:
+                JobStore(settings.jobs.jobs_dir, settings.jobs).prepare()
+        except OSError as error:
+            sys.exit(f"resnet-serving: {_JOBS_DIR}: {error}")
         # A bento's workers run in the bento's folder, not in this one.
         os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
+
+    def __init__(self) -> None:
+        self._grpc: GrpcServer | None = None
 
     @bentoml.on_startup
     async def start(self) -> None:
         loading = runtime.start()
+        api.start()
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading
         else:
             loading.add_done_callback(_end_service_on_failure)
+        if settings.server.grpc_port is not None:
+            await self._start_grpc()
+
+    async def _start_grpc(self) -> None:
+        from service.grpc.server import GrpcServer  # a service without it does not load gRPC
+
+        server = GrpcServer(runtime)
+        try:
+            await server.start(settings.server)
+        except ConfigError as error:
+            logger.error("resnet-serving: %s", error)
+            workers.end_service()
+        else:
+            self._grpc = server
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop()
+        await api.stop()
         await runtime.stop()
 
     @bentoml.api(route=native.PATH)

@@ -37,18 +37,21 @@ Reader = Callable[[Outputs], T]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
-    """An image that was decoded ahead."""
+class Ready:
+    """An image as the network takes it: decoded ahead, or sent so."""
 
     decoded: Decoded
-    decode_s: float
+    decode_s: float = 0.0
+
+
+AnyImage = bytes | Images | Ready
 
 
 @dataclass(frozen=True, slots=True)
 class _Query:
     """What the batcher carries: an image, which outputs are wanted of it, and what becomes of them."""
 
-    image: bytes | Images | _Tensor
+    image: AnyImage
     outputs: tuple[OutputName, ...]
     read: Reader[Any]
     queued_s: float
@@ -58,7 +61,7 @@ class Pipeline:
     """Serves one model version.
 
     An image is its encoded bytes, or RGB pixels as uint8 ``[height, width, 3]`` of any size, which take the same way
-    as a lossless file of them.
+    as a lossless file of them, or ``Ready``, which is taken as it is.
 
     Without a ``decode_pool`` images are decoded in the slot that infers them, right
     before: where slots are cores, that is one hand-off less and never more threads
@@ -100,7 +103,7 @@ class Pipeline:
 
     async def run(
         self,
-        image: bytes | Images,
+        image: AnyImage,
         read: Reader[T],
         deadline: float,
         outputs: tuple[OutputName, ...] = LOGITS,
@@ -113,7 +116,7 @@ class Pipeline:
 
     async def run_many(
         self,
-        images: Sequence[bytes | Images],
+        images: Sequence[AnyImage],
         read: Reader[T],
         deadline: float,
         outputs: tuple[OutputName, ...] = LOGITS,
@@ -133,10 +136,10 @@ class Pipeline:
         return [_one_of_many(result) for result in results]
 
     async def _submit(
-        self, image: bytes | Images, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
+        self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
     ) -> T | ServiceError:
-        ready: bytes | Images | _Tensor = image
-        if self._decode_pool is not None:
+        ready = image
+        if self._decode_pool is not None and not isinstance(image, Ready):
             if self._batcher.closed:
                 raise ShuttingDown("the service is shutting down")
             ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode_ahead, image)
@@ -144,7 +147,7 @@ class Pipeline:
         return result
 
     async def _settled(
-        self, image: bytes | Images, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
+        self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
     ) -> T | ServiceError:
         try:
             return await self._submit(image, read, deadline, outputs)
@@ -154,6 +157,7 @@ class Pipeline:
     async def close(self) -> None:
         """Settle all that was taken."""
         await self._batcher.close()
+        self._counts.close()
 
     def upright(self, image: bytes) -> Image.Image:
         """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
@@ -167,9 +171,9 @@ class Pipeline:
             self._metrics.decode_failed(sniff(image) if isinstance(image, bytes) else "pixels", error.code)
             raise
 
-    def _decode_ahead(self, image: bytes | Images) -> _Tensor:
+    def _decode_ahead(self, image: bytes | Images) -> Ready:
         began_s = perf_counter()
-        return _Tensor(self._decode(image), perf_counter() - began_s)
+        return Ready(self._decode(image), perf_counter() - began_s)
 
     def _buffer(self) -> Images:
         """This thread's batch, uint8 ``[max_batch, height, width, 3]``, made once."""
@@ -216,9 +220,9 @@ class Pipeline:
                     )
         return results
 
-    def _fill(self, row: Images, image: bytes | Images | _Tensor) -> tuple[float, tuple[int, int]]:
+    def _fill(self, row: Images, image: AnyImage) -> tuple[float, tuple[int, int]]:
         """Write ``image`` into its row of the batch; gives the seconds its decoding took, and its own size."""
-        if isinstance(image, _Tensor):
+        if isinstance(image, Ready):
             row[...] = image.decoded.pixels
             return image.decode_s, image.decoded.whole
         began_s = perf_counter()

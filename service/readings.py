@@ -7,8 +7,7 @@ makes an image's result in the slot's thread.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 
@@ -25,8 +24,7 @@ Result = dict[str, Any]
 """One image's part of an answer; arrays are numpy's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What is made of each image's outputs, and which of them it takes."""
 
     read: Reader[Any]
@@ -35,13 +33,12 @@ class Reading:
 
 def joined(parts: Mapping[str, Reading]) -> Reading:
     """All ``parts`` in one result, each under its name."""
+    if len(parts) == 1:  # most requests want predictions alone
+        ((name, only),) = parts.items()
+        return Reading(lambda outputs: {name: only.read(outputs)}, only.outputs)
+    wanted = dict.fromkeys(output for part in parts.values() for output in part.outputs)
     readers = {name: part.read for name, part in parts.items()}
-    wanted = {output for part in parts.values() for output in part.outputs} | {"logits"}
-    outputs: tuple[OutputName, ...] = ("logits", "embedding", "cam")
-    return Reading(
-        lambda found: {name: read(found) for name, read in readers.items()},
-        tuple(output for output in outputs if output in wanted),
-    )
+    return Reading(lambda outputs: {name: read(outputs) for name, read in readers.items()}, tuple(wanted))
 
 
 def predictions(pipeline: Pipeline, top_k: int | None) -> Reading:

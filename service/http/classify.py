@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -58,18 +59,20 @@ class ClassifyQuery(ModelQuery):
     )
 
 
+_MAKERS: Final[dict[PartName, Callable[[ClassifyQuery, Pipeline], Reading]]] = {
+    "predictions": lambda query, pipeline: readings.predictions(pipeline, query.top_k),
+    "embedding": lambda query, pipeline: readings.embedding(pipeline),
+    "heatmap": lambda query, pipeline: readings.as_json(readings.heatmap(pipeline, query.class_)),
+    "scores": lambda query, pipeline: readings.scores(pipeline),
+    "timings": lambda query, pipeline: Reading(readings.timings),
+}
+
+
 def reading(query: ClassifyQuery, pipeline: Pipeline) -> Reading:
     """What ``query`` wants of each image; raises ``BadRequest`` or ``MissingOutput`` where that cannot be."""
     if query.class_ is not None and "heatmap" not in query.include:
         raise BadRequest("class: chooses the heatmap's class, and include names no heatmap")
-    makers = {
-        "predictions": lambda: readings.predictions(pipeline, query.top_k),
-        "embedding": lambda: readings.embedding(pipeline),
-        "heatmap": lambda: readings.as_json(readings.heatmap(pipeline, query.class_)),
-        "scores": lambda: readings.scores(pipeline),
-        "timings": lambda: Reading(readings.timings),
-    }
-    wanted = readings.joined({name: makers[name]() for name in PARTS if name in query.include})
+    wanted = readings.joined({name: make(query, pipeline) for name, make in _MAKERS.items() if name in query.include})
     if query.min_probability is None:
         return wanted
     return readings.abstaining(wanted, pipeline, query.min_probability)
@@ -82,7 +85,8 @@ class _Classify:
     async def classify(self, call: Call) -> Answer:
         query = call.query(ClassifyQuery)
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model, call.version = pipeline.stored.manifest.name, pipeline.stored.manifest.version
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 found = await results(pipeline, images, wanted, call.deadline)
@@ -97,7 +101,7 @@ _PREDICTIONS: Final = [
     {"label": "ship", "index": 8, "probability": 0.9512},
     {"label": "truck", "index": 9, "probability": 0.0069},
 ]
-_MODEL: Final = {"name": "cifar10-resnet16", "version": "2"}
+_MODEL: Final = {"name": "cifar10-resnet16", "version": "3"}
 _REQUEST_ID: Final = "6d8bfe88b2384dc3bcd76489c5a3d124"
 _EXAMPLES: Final[dict[str, Any]] = {
     "predictions": {"model": _MODEL, "results": [{"predictions": _PREDICTIONS}], "request_id": _REQUEST_ID},

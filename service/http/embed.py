@@ -43,12 +43,13 @@ class _Embed:
         query = call.query(EmbedQuery)
         media_type = choose(call.headers.get("accept"), (JSON, FLOATS, NPY))
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model, call.version = pipeline.stored.manifest.name, pipeline.stored.manifest.version
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 found = await results(pipeline, images, wanted, call.deadline)
         if media_type == JSON:
-            return json_answer(answer_of(call, pipeline, found, dimensions=pipeline.stored.manifest.outputs.embedding))
+            return json_answer(answer_of(call, pipeline, found, dimensions=manifest.outputs.embedding))
         return binary_answer(_numbers(found, media_type), media_type)
 
 
@@ -66,7 +67,7 @@ def _numbers(found: Sequence[Any], media_type: str) -> bytes:
 
 
 _EXAMPLE: Final = {
-    "model": {"name": "cifar10-resnet16", "version": "2"},
+    "model": {"name": "cifar10-resnet16", "version": "3"},
     "results": [{"embedding": [0.0, 1.25, 0.5, 0.0]}],
     "dimensions": 4,
     "request_id": "6d8bfe88b2384dc3bcd76489c5a3d124",

@@ -56,14 +56,16 @@ class _Explain:
         offered = (JSON, PNG) if query.style is None else (PNG, JSON)
         as_picture = choose(call.headers.get("accept"), offered) == PNG
         with self._runtime.use(query.model, query.version) as pipeline:
-            call.model, call.version = pipeline.stored.manifest.name, pipeline.stored.manifest.version
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
             wanted = readings.heatmap(pipeline, query.class_) if as_picture else reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 if as_picture and len(images) > 1:
                     raise BadRequest("a PNG shows one image; send one, or accept application/json")
                 found = await results(pipeline, images, wanted, call.deadline)
                 if as_picture:
-                    picture = await self._runtime.in_decode_pool(_picture, query, pipeline, images[0], found[0])
+                    with self._runtime.metrics.timed("draw"):
+                        picture = await self._runtime.in_decode_pool(_picture, query, pipeline, images[0], found[0])
                     return binary_answer(picture, PNG)
         return json_answer(answer_of(call, pipeline, found))
 
@@ -75,7 +77,7 @@ def _picture(query: ExplainQuery, pipeline: Pipeline, image: bytes, heatmap: Hea
 
 
 _EXAMPLE: Final = {
-    "model": {"name": "cifar10-resnet16", "version": "2"},
+    "model": {"name": "cifar10-resnet16", "version": "3"},
     "results": [
         {
             "heatmap": {

@@ -32,7 +32,9 @@ IMAGES_BODY: Final[Content] = {
     "application/octet-stream": BINARY,
     "multipart/form-data": {
         "type": "object",
-        "properties": {"image": {"type": "array", "items": BINARY}},
+        "properties": {"image": {"type": "array", "items": BINARY, "minItems": 1}},
+        "required": ["image"],
+        "additionalProperties": False,  # files by other names are taken, too; but nobody need use them
     },
     JSON: ImagesBody,
 }
@@ -56,7 +58,7 @@ def _digits(value: object) -> object:
     return value
 
 
-TopK = Annotated[int, BeforeValidator(_digits), Field(ge=1)]
+TopK = Annotated[int, Field(ge=1), BeforeValidator(_digits)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 

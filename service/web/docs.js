@@ -7,7 +7,7 @@ function make(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== undefined && value !== false) element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
@@ -57,15 +57,20 @@ function bounds(schema) {
   tell('maxLength', 'length to');
   tell('minItems', 'items from');
   tell('maxItems', 'items to');
-  tell('pattern', 'like');
+  if ((schema.pattern || '').length <= 40) tell('pattern', 'like'); // a longer one says less than the description
   if (schema.default !== undefined) words.push(`default ${JSON.stringify(schema.default)}`);
   return words.join(', ');
 }
 
 function table(heads, rows) {
-  return make('div', { class: 'scroll' }, make('table', {},
-    make('thead', {}, make('tr', {}, heads.map((head) => make('th', { scope: 'col' }, head)))),
-    make('tbody', {}, rows)));
+  // The roles stay where the style sheet takes the table apart for small screens.
+  for (const row of rows) {
+    row.setAttribute('role', 'row');
+    for (const cell of row.children) cell.setAttribute('role', 'cell');
+  }
+  const head = make('tr', { role: 'row' }, heads.map((name) => make('th', { scope: 'col', role: 'columnheader' }, name)));
+  return make('div', { class: 'scroll' }, make('table', { role: 'table' },
+    make('thead', { role: 'rowgroup' }, head), make('tbody', { role: 'rowgroup' }, rows)));
 }
 
 function typeCell(schema) {

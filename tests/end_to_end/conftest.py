@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 from PIL import Image
@@ -127,11 +128,18 @@ class Reference:
         path = stored.path(stored.variant("fp32"))
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def probabilities(self, data: bytes) -> dict[str, float]:
+    def outputs(self, data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+        """Each of the graph's outputs of ``data``, by name."""
         with Image.open(io.BytesIO(data)) as image:
             tensor = to_tensor(to_rgb(image), self.manifest.preprocessing)
-        (logits,) = self._session.run(["logits"], {"image": tensor[np.newaxis]})
-        return dict(zip(self.labels, softmax(logits)[0].tolist(), strict=True))
+        names = [output.name for output in self._session.get_outputs()]
+        found = self._session.run(names, {"image": tensor[np.newaxis]})
+        return {name: values[0] for name, values in zip(names, found, strict=True)}
+
+    def probabilities(self, data: bytes) -> dict[str, float]:
+        calibration = self.manifest.calibration
+        temperature = np.float32(1 if calibration is None else calibration.temperature)
+        return dict(zip(self.labels, softmax(self.outputs(data)["logits"] / temperature).tolist(), strict=True))
 
     def check(self, predictions: list[dict[str, object]], data: bytes) -> None:
         """Fails unless ``predictions`` are the top classes of ``data``, with the right probabilities."""

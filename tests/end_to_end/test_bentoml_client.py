@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ asyncio.run(main())
 """
 
 
+@contextmanager
+def connected(url: str) -> Iterator[bentoml.SyncHTTPClient]:
+    with bentoml.SyncHTTPClient(url) as client:
+        try:
+            yield client
+        finally:
+            tidy(client)
+
+
+def tidy(client: bentoml.SyncHTTPClient | bentoml.AsyncHTTPClient) -> None:
+    """Remove the folder that it leaves to the garbage collector, which warns of that."""
+    client._temp_dir.cleanup()
+
+
 def check(answer: Any, reference: Reference, data: bytes) -> None:
     assert set(answer) == {"model", "results", "request_id"}
     (result,) = answer["results"]
@@ -55,7 +70,7 @@ def check(answer: Any, reference: Reference, data: bytes) -> None:
 
 def test_the_client_classifies(server: Server, reference: Reference) -> None:
     data = picture(11)
-    with bentoml.SyncHTTPClient(server.url) as client:
+    with connected(server.url) as client:
         check(client.classify(data), reference, data)
 
 
@@ -64,7 +79,9 @@ def test_the_asynchronous_client_classifies_many_at_a_time(server: Server, refer
 
     async def classify() -> list[Any]:
         async with bentoml.AsyncHTTPClient(server.url) as client:
-            return await asyncio.gather(*(client.classify(data) for data in images))
+            answers = await asyncio.gather(*(client.classify(data) for data in images))
+        tidy(client)
+        return answers
 
     for answer, data in zip(asyncio.run(classify()), images, strict=True):
         check(answer, reference, data)
@@ -80,10 +97,18 @@ def test_the_asynchronous_client_classifies_many_at_a_time(server: Server, refer
     ],
 )
 def test_our_errors_come_out_with_their_status(server: Server, data: bytes, status: int, code: str) -> None:
-    with bentoml.SyncHTTPClient(server.url) as client, pytest.raises(BentoMLException) as raised:
+    with connected(server.url) as client, pytest.raises(BentoMLException) as raised:
         client.classify(data)
     assert raised.value.error_code == status
     assert json.loads(raised.value.message)["error"]["code"] == code
+
+
+def test_the_documented_client_says_what_is_on_the_picture(server: Server) -> None:
+    """The program of docs/bentoml.md, as it stands but for the port."""
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "bentoml.md").read_text(), re.DOTALL)
+    command = [sys.executable, "-c", program.replace("http://localhost:3000", server.url)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "ship\n", done.stderr
 
 
 def test_the_schema_names_the_method(client: httpx.Client) -> None:

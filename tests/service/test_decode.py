@@ -468,6 +468,22 @@ def test_jpegs_that_are_decoded_smaller_are_upright(orientation: int, decoder: D
     assert np.abs(difference).max() < 40
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_the_upright_image(orientation: int, kind: str, decoder: Decoder) -> None:
+    """As it would be decoded whole, whichever way it lies and however much smaller it is decoded."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encode(_reoriented(a_picture(size=(481, 323)), orientation), kind, exif=exif)
+    assert decoder.decode(data).size == (481, 323)
+    for spec in (a_spec(), a_scaling_spec()):
+        assert decoder.tensor(data, spec).whole == (481, 323)
+
+
+def test_the_size_of_pixels(decoder: Decoder) -> None:
+    assert decoder.tensor(np.zeros((30, 50, 3), np.uint8), a_spec()).whole == (50, 30)
+
+
 def test_the_pixel_limit_is_of_the_whole_jpeg() -> None:
     data = encode(a_picture(size=(320, 240)), "JPEG")
     with pytest.raises(ImageTooLarge):
