@@ -127,13 +127,17 @@ class Reference:
         path = stored.path(stored.variant("fp32"))
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def probabilities(self, data: bytes) -> dict[str, float]:
+    def logits(self, data: bytes) -> np.ndarray:
+        """One number a label."""
         with Image.open(io.BytesIO(data)) as image:
             tensor = to_tensor(to_rgb(image), self.manifest.preprocessing)
         (logits,) = self._session.run(["logits"], {"image": tensor[np.newaxis]})
+        return np.asarray(logits[0])
+
+    def probabilities(self, data: bytes) -> dict[str, float]:
         calibration = self.manifest.calibration
         temperature = calibration.temperature if calibration else 1.0
-        return dict(zip(self.labels, softmax(logits / np.float32(temperature))[0].tolist(), strict=True))
+        return dict(zip(self.labels, softmax(self.logits(data) / np.float32(temperature)).tolist(), strict=True))
 
     def check(self, predictions: list[dict[str, object]], data: bytes) -> None:
         """Fails unless ``predictions`` are the top classes of ``data``, with the right probabilities."""
