@@ -329,7 +329,7 @@ class ServerSettings(Group):
 
 
 class TraceSettings(Group):
-    """Traces; docs/tracing.md says what they hold and which variables of OpenTelemetry's set them up."""
+    """Traces; docs/tracing.md says what they hold and what sets them up."""
 
     traces: Literal["off", "otlp"] = Field(
         "off",
