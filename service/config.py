@@ -25,6 +25,7 @@ from service.settings import (
     ProviderSettings,
     ServerSettings,
     StoreSettings,
+    TraceSettings,
 )
 
 PREFIX: Final = "RESNET_"
@@ -49,6 +50,7 @@ class Settings(Group):
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
     server: ServerSettings = ServerSettings()
+    traces: TraceSettings = TraceSettings()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -76,6 +78,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "decode": DecodeSettings,
     "jobs": JobSettings,
     "server": ServerSettings,
+    "traces": TraceSettings,
 }
 
 

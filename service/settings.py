@@ -326,3 +326,13 @@ class ServerSettings(Group):
         min_length=1,
         description="Address that the gRPC service listens on; `0.0.0.0` lets other machines in.",
     )
+
+
+class TraceSettings(Group):
+    """Traces; docs/tracing.md says what they hold and what sets them up."""
+
+    traces: Literal["off", "otlp"] = Field(
+        "off",
+        description="`otlp`: spans of requests and batches are sent to the collector that "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` names; needs the extra `traces`.",
+    )

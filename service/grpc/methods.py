@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -17,11 +17,12 @@ from service.errors import BodyTooLarge, DeadlineExceeded, NotReady, ServiceErro
 from service.gate import Gate
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
-from service.grpc.statuses import status_code
+from service.grpc.statuses import code_of, status_code
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
 from service.pipeline import Pipeline
 from service.runtime import Runtime
+from service.tracing import Traced
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,9 @@ _CLIENT_GONE: Final = 499  # as over HTTP
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Context(Protocol):
@@ -45,16 +49,24 @@ class Context(Protocol):
 
     def time_remaining(self) -> float | None: ...
 
+    def invocation_metadata(self) -> Metadata | None: ...
+
 
 @dataclass(slots=True)
 class _Call:
-    """One request on its way: ``route`` and the model for the metrics, ``deadline`` on the event loop's clock."""
+    """One request on its way: the model for the metrics, ``deadline`` on the event loop's clock."""
 
-    route: str
+    method: str
+    metadata: Metadata
     deadline: float
     model: str = ""
     version: str = ""
     request_id: str = ""
+
+    @property
+    def route(self) -> str:
+        """As metrics and logs call it."""
+        return f"grpc/{self.method}"
 
 
 class Methods:
@@ -166,7 +178,7 @@ class Methods:
         try:
             with self._streams.admit():
                 while (data := await self._next(context)) is not None:
-                    await context.write((await self._stream_answer(data)).SerializeToString())
+                    await context.write((await self._stream_answer(data, context)).SerializeToString())
         except ServiceError as error:
             await context.abort(status_code(error), error.message)
 
@@ -183,8 +195,8 @@ class Methods:
             reading.cancel()
         return data if isinstance(data, bytes) else None
 
-    async def _stream_answer(self, data: bytes) -> pb.ModelStreamInferResponse:
-        call = self._call("ModelStreamInfer", None)
+    async def _stream_answer(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
+        call = self._call("ModelStreamInfer", context, remaining_s=None)  # the client's deadline is the stream's
         try:
             async with self._settled(call):
                 with self._runtime.gate.admit() as ticket:
@@ -193,16 +205,15 @@ class Methods:
             failed = pb.ModelInferResponse(id=call.request_id)
             return pb.ModelStreamInferResponse(error_message=error.message, infer_response=failed)
 
-    def _call(self, method: str, context: Context | None) -> _Call:
+    def _call(self, method: str, context: Context, remaining_s: float | None) -> _Call:
         """A call's deadline is the sooner of the client's and the service's."""
-        remaining = None if context is None else context.time_remaining()
-        left = self._limits.deadline_s if remaining is None else min(self._limits.deadline_s, remaining)
-        return _Call(f"grpc/{method}", asyncio.get_running_loop().time() + left)
+        left_s = self._limits.deadline_s if remaining_s is None else min(self._limits.deadline_s, remaining_s)
+        return _Call(method, context.invocation_metadata() or (), asyncio.get_running_loop().time() + left_s)
 
     @asynccontextmanager
     async def _answered(self, method: str, context: Context) -> AsyncIterator[_Call]:
         """What happens in the block is the call; what is raised there becomes its status."""
-        call = self._call(method, context)
+        call = self._call(method, context, context.time_remaining())
         try:
             async with self._settled(call):
                 yield call
@@ -212,6 +223,12 @@ class Methods:
     @asynccontextmanager
     async def _settled(self, call: _Call) -> AsyncIterator[None]:
         """Keeps the deadline, counts the call, and makes every failure one of ours."""
+        with self._runtime.tracing.rpc(SERVICE, call.method, call.metadata) as traced:
+            async with self._counted(call, traced):
+                yield
+
+    @asynccontextmanager
+    async def _counted(self, call: _Call, traced: Traced) -> AsyncIterator[None]:
         began = perf_counter()
         status = _CLIENT_GONE
         try:
@@ -232,3 +249,4 @@ class Methods:
             raise ServiceError("the service failed; the request's id helps its operator") from error
         finally:
             self._runtime.metrics.answered(call.route, call.model, call.version, status, perf_counter() - began)
+            traced.answered(status, call.model, call.version, code_of(status).name)

@@ -74,11 +74,15 @@ class Api:
         limit_s = (route and route.deadline_s) or self._runtime.settings.limits.deadline_s
         deadline = asyncio.get_running_loop().time() + limit_s
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
-        answer = await self._answer(call, match, route, scope["path"])
-        # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
         path = "other" if match is None else match.path
-        self._runtime.metrics.answered(path, call.model, call.version, answer.status, perf_counter() - began)
-        await answer.send(send, call.request_id)
+        with self._runtime.tracing.http(scope, headers, path, call.request_id) as traced:
+            answer = await self._answer(call, match, route, scope["path"])
+            # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
+            self._runtime.metrics.answered(path, call.model, call.version, answer.status, perf_counter() - began)
+            traced.answered(answer.status, call.model, call.version)
+            if traced.headers:
+                answer.headers = (*answer.headers, *traced.headers)
+            await answer.send(send, call.request_id)
 
     async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
