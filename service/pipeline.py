@@ -24,6 +24,7 @@ from service.outputs import OutputName, Outputs, Timings
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
 from service.slots import Slots
+from service.stages import CURRENT
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,18 @@ class Ready:
 AnyImage = bytes | Images | Ready
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Query:
-    """What the batcher carries: an image, which outputs are wanted of it, and what becomes of them."""
+    """What the batcher carries: an image, which outputs are wanted of it, and what becomes of them.
+
+    timings -- set in the slot, where the image got through it.
+    """
 
     image: AnyImage
     outputs: tuple[OutputName, ...]
     read: Reader[Any]
     queued_s: float
+    timings: Timings | None = None
 
 
 class Pipeline:
@@ -126,6 +131,7 @@ class Pipeline:
             now_s = perf_counter()
             queries = [_Query(image, outputs, read, now_s) for image in images]
             results = await self._batcher.submit_all(queries, deadline)
+            _tell_request(queries)
         else:
             tasks = [asyncio.create_task(self._settled(image, read, deadline, outputs)) for image in images]
             try:
@@ -143,7 +149,9 @@ class Pipeline:
             if self._batcher.closed:
                 raise ShuttingDown("the service is shutting down")
             ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode_ahead, image)
-        result: T | ServiceError = await self._batcher.submit(_Query(ready, outputs, read, perf_counter()), deadline)
+        query = _Query(ready, outputs, read, perf_counter())
+        result: T | ServiceError = await self._batcher.submit(query, deadline)
+        _tell_request((query,))
         return result
 
     async def _settled(
@@ -153,6 +161,11 @@ class Pipeline:
             return await self._submit(image, read, deadline, outputs)
         except ImageError as error:
             return error
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many images wait for a slot, and how many are in one."""
+        return self._batcher.queued, self._batcher.computing
 
     async def close(self) -> None:
         """Settle all that was taken."""
@@ -214,7 +227,7 @@ class Pipeline:
                 sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
                 for row, number in enumerate(rows):
                     query = queries[number]
-                    timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
+                    query.timings = timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
                     results[number] = (
                         _read(query, _row(found, row, timings, sizes[row])) if sound[row] else _no_numbers()
                     )
@@ -228,6 +241,15 @@ class Pipeline:
         began_s = perf_counter()
         decoded = self._decode(image, row)
         return perf_counter() - began_s, decoded.whole
+
+
+def _tell_request(queries: Sequence[_Query]) -> None:
+    """The request that this task answers hears what its images took."""
+    stages = CURRENT.get()
+    if stages is not None:
+        for query in queries:
+            if query.timings is not None:
+                stages.computed(query.timings)
 
 
 def _no_numbers() -> InferenceFailed:

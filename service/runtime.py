@@ -26,6 +26,7 @@ from service.models.watcher import Watcher
 from service.pipeline import Pipeline
 from service.precision import check_precision
 from service.providers import ProviderUnavailable, candidates
+from service.request_log import RequestLog
 from service.slots import Slots
 from service.tuning.profile import Profile
 from service.workers import Workers
@@ -54,6 +55,9 @@ class Runtime:
     def __init__(self, settings: Settings, metrics: Metrics, workers: Workers) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.requests = RequestLog(settings.logs)
+        self.began_s = time.monotonic()
+        self.workers = workers.count
         self.gate = Gate(settings.limits.max_queue)
         self.control = Control(workers.run_dir)
         self._workers = workers
@@ -89,6 +93,7 @@ class Runtime:
         if self._sampling is not None:
             self._sampling.cancel()
         self.metrics.flush()
+        self.requests.close()
         await asyncio.to_thread(self._threads.close)
 
     async def _sample(self, slots: Slots) -> None:
@@ -126,6 +131,11 @@ class Runtime:
         if self._state:
             return self._state
         return None if self._workers.started else "other workers are loading"
+
+    @property
+    def slots(self) -> Slots | None:
+        """Those that all models share; None before the first is loaded."""
+        return None if self._loader.pools is None else self._loader.pools.slots
 
     def check_ready(self) -> None:
         """``NotReady`` while the models load, ``ShuttingDown`` at the end."""
