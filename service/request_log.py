@@ -7,9 +7,9 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
+from service.errors import Overloaded
 from service.settings import LogSettings
 from service.slow_requests import SlowRequests
 from service.stages import Stages
@@ -17,6 +17,7 @@ from service.stages import Stages
 logger = logging.getLogger("service.request")
 
 _PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_REFUSED: Final = Overloaded.status
 _MAX_METHOD: Final = 16  # characters; a client may send any word
 
 
@@ -138,7 +139,7 @@ class RequestLog:
 
 def _is_failure(status: int) -> bool:
     """Whether it is the service's, not the client's: it broke, or it refused for want of room."""
-    return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS
+    return status >= 500 or status == _REFUSED
 
 
 def _write(level: int, message: str, fields: dict[str, Any]) -> None:
