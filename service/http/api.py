@@ -111,7 +111,7 @@ class Api:
 
     async def _handle(self, call: Call, match: Match | None, route: Route | None) -> Answer:
         if match is None:
-            raise UnknownRoute(f"nothing is here; there are {', '.join(self._router.paths)}")
+            raise UnknownRoute("nothing is here; /docs and /openapi.json say what there is")
         if route is None:
             raise MethodNotAllowed(f"{match.path} takes {match.allowed}")
         call.path = match.values

@@ -101,7 +101,7 @@ _PREDICTIONS: Final = [
     {"label": "ship", "index": 8, "probability": 0.9512},
     {"label": "truck", "index": 9, "probability": 0.0069},
 ]
-_MODEL: Final = {"name": "cifar10-resnet16", "version": "2"}
+_MODEL: Final = {"name": "cifar10-resnet16", "version": "3"}
 _REQUEST_ID: Final = "6d8bfe88b2384dc3bcd76489c5a3d124"
 _EXAMPLES: Final[dict[str, Any]] = {
     "predictions": {"model": _MODEL, "results": [{"predictions": _PREDICTIONS}], "request_id": _REQUEST_ID},

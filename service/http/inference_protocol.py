@@ -120,14 +120,9 @@ class InferAnswerBody(BaseModel):
 
 
 _EXAMPLES: Final = {
-    "request": {
-        "id": "1",
-        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["<base64 of a JPEG>"]}],
-        "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}],
-    },
-    "answer": {
+    "the two best classes": {
         "model_name": "cifar10-resnet16",
-        "model_version": "2",
+        "model_version": "3",
         "id": "1",
         "outputs": [
             {

@@ -159,7 +159,7 @@ def routes(runtime: Runtime) -> list[Route]:
     """The routes of this module."""
     repository = _Repository(runtime)
     rows = {200: {"application/json": Index}}
-    example = [{"name": "cifar10-resnet16", "version": "2", "state": "READY", "reason": ""}]
+    example = [{"name": "cifar10-resnet16", "version": "3", "state": "READY", "reason": ""}]
     examples = {"a model that is served": example}
     closed: tuple[type[ServiceError], ...] = (BadRequest, *ADMIN_ERRORS, BodyTooLarge)
     index = Operation(

