@@ -24,6 +24,7 @@ from service.outputs import OutputName, Outputs, Timings
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
 from service.slots import Slots
+from service.stages import CURRENT
 from service.tracing import Batch, Note, note
 
 logger = logging.getLogger(__name__)
@@ -48,15 +49,19 @@ class Ready:
 AnyImage = bytes | Images | Ready
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Query:
-    """What the batcher carries: an image, which outputs are wanted of it, what becomes of them, and who traces it."""
+    """What the batcher carries: an image, which outputs are wanted of it, what becomes of them, and who traces it.
+
+    timings -- set in the slot, where the image got through it.
+    """
 
     image: AnyImage
     outputs: tuple[OutputName, ...]
     read: Reader[Any]
     queued_s: float
     note: Note | None
+    timings: Timings | None = None
 
 
 class Pipeline:
@@ -128,6 +133,7 @@ class Pipeline:
             now_s = perf_counter()
             queries = [_Query(image, outputs, read, now_s, note()) for image in images]
             results = await self._batcher.submit_all(queries, deadline)
+            _tell_request(queries)
         else:
             tasks = [asyncio.create_task(self._settled(image, read, deadline, outputs)) for image in images]
             try:
@@ -149,6 +155,7 @@ class Pipeline:
             )
         query = _Query(ready, outputs, read, perf_counter(), noted)
         result: T | ServiceError = await self._batcher.submit(query, deadline)
+        _tell_request((query,))
         return result
 
     async def _settled(
@@ -158,6 +165,11 @@ class Pipeline:
             return await self._submit(image, read, deadline, outputs)
         except ImageError as error:
             return error
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many images wait for a slot, and how many are in one."""
+        return self._batcher.queued, self._batcher.computing
 
     async def close(self) -> None:
         """Settle all that was taken."""
@@ -240,7 +252,7 @@ class Pipeline:
                     query = queries[number]
                     if query.note is not None:
                         query.note.infer = (run_s, run_s + infer_s)
-                    timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
+                    query.timings = timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
                     results[number] = (
                         _read(query, _row(found, row, timings, sizes[row])) if sound[row] else _no_numbers()
                     )
@@ -255,6 +267,15 @@ class Pipeline:
         began_s = perf_counter()
         decoded = self._decode(image, query.note, row)
         return perf_counter() - began_s, decoded.whole
+
+
+def _tell_request(queries: Sequence[_Query]) -> None:
+    """The request that this task answers hears what its images took."""
+    stages = CURRENT.get()
+    if stages is not None:
+        for query in queries:
+            if query.timings is not None:
+                stages.computed(query.timings)
 
 
 def _no_numbers() -> InferenceFailed:

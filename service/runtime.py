@@ -26,6 +26,7 @@ from service.models.watcher import Watcher
 from service.pipeline import Pipeline
 from service.precision import check_precision
 from service.providers import ProviderUnavailable, candidates
+from service.request_log import RequestLog
 from service.slots import Slots
 from service.tracing import Tracing, check_tracing, start_tracing
 from service.tuning.profile import Profile
@@ -57,6 +58,9 @@ class Runtime:
         self.settings = settings
         self.metrics = metrics
         self.tracing = Tracing()
+        self.requests = RequestLog(settings.logs)
+        self.began_s = time.monotonic()
+        self.workers = workers.count
         self.gate = Gate(settings.limits.max_queue)
         self.control = Control(workers.run_dir)
         self._workers = workers
@@ -94,6 +98,7 @@ class Runtime:
             self._sampling.cancel()
         self.metrics.flush()
         await self.tracing.close()
+        self.requests.close()
         await asyncio.to_thread(self._threads.close)
 
     async def _sample(self, slots: Slots) -> None:
@@ -131,6 +136,11 @@ class Runtime:
         if self._state:
             return self._state
         return None if self._workers.started else "other workers are loading"
+
+    @property
+    def slots(self) -> Slots | None:
+        """Those that all models share; None before the first is loaded."""
+        return None if self._loader.pools is None else self._loader.pools.slots
 
     def check_ready(self) -> None:
         """``NotReady`` while the models load, ``ShuttingDown`` at the end."""

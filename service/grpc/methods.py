@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -21,7 +21,9 @@ from service.grpc.statuses import code_of, status_code
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
 from service.pipeline import Pipeline
+from service.request_log import plain_id
 from service.runtime import Runtime
+from service.stages import CURRENT, Stages
 from service.tracing import Traced
 
 logger = logging.getLogger(__name__)
@@ -54,7 +56,10 @@ class Context(Protocol):
 
 @dataclass(slots=True)
 class _Call:
-    """One request on its way: the model for the metrics, ``deadline`` on the event loop's clock."""
+    """One request on its way: the model for the metrics, ``deadline`` on the event loop's clock.
+
+    request_id -- the client's, who may send anything.
+    """
 
     method: str
     metadata: Metadata
@@ -62,6 +67,7 @@ class _Call:
     model: str = ""
     version: str = ""
     request_id: str = ""
+    stages: Stages = field(default_factory=Stages)
 
     @property
     def route(self) -> str:
@@ -150,8 +156,10 @@ class Methods:
     async def _model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes:
         async with self._answered("ModelInfer", context) as call:
             with self._runtime.gate.admit() as ticket:
-                with self._runtime.metrics.timed("read"):
-                    data = await context.read()
+                began_s = perf_counter()
+                data = await context.read()
+                call.stages.read_s = perf_counter() - began_s
+                self._runtime.metrics.stage("read", call.stages.read_s)
                 if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
                     raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
                 answer = await self._infer(call, data, ticket.extend)
@@ -159,11 +167,13 @@ class Methods:
 
     async def _infer(self, call: _Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
         self._runtime.metrics.received(len(data))
+        call.stages.received_bytes = len(data)
         most = self._limits.images_per_request
         message = await self._aside(data, messages.read_message, pb.ModelInferRequest, data, most)
         call.request_id = message.id
         with self._use(call, message.model_name, message.model_version) as pipeline:
             request = await self._aside(data, messages.read_infer, message, most)
+            call.stages.images = len(request.images)
             room_for(len(request.images))
             return messages.infer_response(await infer(pipeline, request, call.deadline))
 
@@ -230,23 +240,28 @@ class Methods:
     @asynccontextmanager
     async def _counted(self, call: _Call, traced: Traced) -> AsyncIterator[None]:
         began = perf_counter()
-        status = _CLIENT_GONE
+        status, code = _CLIENT_GONE, "client_gone"
+        CURRENT.set(call.stages)
         try:
             async with asyncio.timeout_at(call.deadline):
                 yield
-            status = 200
+            status, code = 200, ""
         except ServiceError as error:
-            status = error.status
+            status, code = error.status, error.code
             if status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("%s %s: %s", call.route, call.request_id[:128], error.message)
             raise
         except TimeoutError as error:
-            status = DeadlineExceeded.status
+            status, code = DeadlineExceeded.status, DeadlineExceeded.code
             raise DeadlineExceeded("the deadline passed before the answer was there") from error
         except Exception as error:
             logger.exception("%s %s failed", call.route, call.request_id[:128])
-            status = ServiceError.status
+            status, code = ServiceError.status, ServiceError.code
             raise ServiceError("the service failed; the request's id helps its operator") from error
         finally:
-            self._runtime.metrics.answered(call.route, call.model, call.version, status, perf_counter() - began)
+            seconds = perf_counter() - began
+            self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds)
+            self._runtime.requests.answered(
+                plain_id(call.request_id), "", call.route, status, code, call.model, call.version, seconds, call.stages
+            )
             traced.answered(status, call.model, call.version, code_of(status).name)

@@ -32,6 +32,11 @@ class Served:
     def version(self) -> str:
         return self.pipeline.stored.manifest.version
 
+    @property
+    def leases(self) -> int:
+        """Requests that use it."""
+        return self._leases
+
     @contextmanager
     def lease(self) -> Iterator[None]:
         """It is not closed while the block lasts."""
