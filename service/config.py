@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from service.settings import (
     CanarySettings,
     DecodeSettings,
+    DriftSettings,
     Group,
     InferenceSettings,
     JobSettings,
@@ -48,6 +49,7 @@ class Settings(Group):
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
+    drift: DriftSettings = DriftSettings()
     server: ServerSettings = ServerSettings()
 
     @classmethod
@@ -75,6 +77,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "limits": LimitSettings,
     "decode": DecodeSettings,
     "jobs": JobSettings,
+    "drift": DriftSettings,
     "server": ServerSettings,
 }
 
