@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from service.settings import (
     CanarySettings,
     DecodeSettings,
+    DriftSettings,
     Group,
     InferenceSettings,
     JobSettings,
@@ -51,6 +52,7 @@ class Settings(Group):
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
     logs: LogSettings = LogSettings()
+    drift: DriftSettings = DriftSettings()
     server: ServerSettings = ServerSettings()
     traces: TraceSettings = TraceSettings()
 
@@ -80,6 +82,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "decode": DecodeSettings,
     "jobs": JobSettings,
     "logs": LogSettings,
+    "drift": DriftSettings,
     "server": ServerSettings,
     "traces": TraceSettings,
 }

@@ -17,6 +17,7 @@ from PIL import Image
 from model_store.store import StoredModel
 from service.batcher import Batcher
 from service.decode import Decoded, Decoder, sniff
+from service.drift import Drift
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
@@ -85,8 +86,10 @@ class Pipeline:
         slots: Slots,
         forming: Forming,
         metrics: Metrics,
+        drift: Drift | None = None,
     ) -> None:
         self.stored = stored
+        self.drift = drift
         self.session = session
         self.labels = stored.labels()
         calibration = stored.manifest.calibration
@@ -241,6 +244,8 @@ class Pipeline:
                 sizes.append(size)
         if rows:
             names = queries[rows[0]].outputs if len(rows) == 1 else _union(queries[number].outputs for number in rows)
+            if self.drift is not None:
+                names = self.drift.wanted(names)
             run_s = perf_counter()
             with self._metrics.timed("infer"):
                 found = self.session.run(batch[: len(rows)], names, alone)
@@ -248,6 +253,8 @@ class Pipeline:
             self._counts.inferred(len(rows))
             with self._metrics.timed("post"):
                 sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
+                if self.drift is not None:
+                    self.drift.saw(found, sound)
                 for row, number in enumerate(rows):
                     query = queries[number]
                     if query.note is not None:

@@ -106,7 +106,19 @@ class Runtime:
         while True:
             busy = slots.count - slots.free
             self.metrics.sample(slots=slots.count, slots_busy=busy, images_held=self.gate.images)
+            await self._sample_drift()
             await asyncio.sleep(SAMPLE_S)
+
+    async def _sample_drift(self) -> None:
+        """Compare what came with the models' references; in a thread, as it takes milliseconds."""
+        for served in self.registry.served:
+            drift = served.pipeline.drift
+            if drift is None:
+                continue
+            try:
+                self.metrics.drift.show(served.name, served.version, await asyncio.to_thread(drift.measure))
+            except Exception:
+                logger.exception("model %s version %s: its drift could not be measured", served.name, served.version)
 
     async def _load(self) -> None:
         began = time.perf_counter()

@@ -294,6 +294,29 @@ class CanarySettings(Group):
     )
 
 
+class DriftSettings(Group):
+    """Whether images change, for models with a reference; docs/drift.md says what is measured."""
+
+    drift_window: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="Images of a model version that a worker compares with the version's reference: the last ones. "
+        "0: none are.",
+    )
+    drift_min_images: int = Field(
+        200, ge=1, le=1_000_000, description="Fewer images than this tell nothing, and no distance is shown."
+    )
+
+    @field_validator("drift_min_images")
+    @classmethod
+    def _within_window(cls, least: int, others: ValidationInfo) -> int:
+        window = others.data.get("drift_window")  # absent where it is wrong itself
+        if window and least > window:
+            raise ValueError(f"{least} is larger than RESNET_DRIFT_WINDOW, {window}")
+        return least
+
+
 def _long_key(key: SecretStr) -> SecretStr:
     value = key.get_secret_value()
     if not (16 <= len(value) <= 1024 and value.isascii() and value.isprintable() and " " not in value):
