@@ -1,7 +1,7 @@
 """Every setting, typed and frozen; the only module that reads the environment.
 
 A field's variable is its name in capitals behind ``RESNET_``; docs/configuration.md
-is made from the fields of service/settings.py (``python -m service.config`` prints it).
+is made from the fields of service/settings (``python -m service.config`` prints it).
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def reference() -> str:
         "# Configuration",
         "",
         "All settings are environment variables, read once at start. A wrong value or an unknown `RESNET_` name stops",
-        "the start with one line that says which. This page is made from `service/settings.py` by",
+        "the start with one line that says which. This page is made from `service/settings` by",
         "`python -m service.config`; a test keeps the two equal.",
     ]
     shown = ""
