@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -23,9 +23,11 @@ from service.settings import (
     InferenceSettings,
     JobSettings,
     LimitSettings,
+    LogSettings,
     ProviderSettings,
     ServerSettings,
     StoreSettings,
+    TraceSettings,
 )
 
 PREFIX: Final = "RESNET_"
@@ -49,8 +51,10 @@ class Settings(Group):
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
+    logs: LogSettings = LogSettings()
     drift: DriftSettings = DriftSettings()
     server: ServerSettings = ServerSettings()
+    traces: TraceSettings = TraceSettings()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -77,8 +81,10 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "limits": LimitSettings,
     "decode": DecodeSettings,
     "jobs": JobSettings,
+    "logs": LogSettings,
     "drift": DriftSettings,
     "server": ServerSettings,
+    "traces": TraceSettings,
 }
 
 
@@ -118,6 +124,22 @@ def _explain(error: ValidationError) -> str:
     name = variable(str(field))
     shown = name if field in _SECRETS else f"{name}={faults[-1]['input']!r}"
     return f"{shown}: {'; or '.join(problems)}"
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Every setting that is in force, by its variable, as JSON; of secrets whether they are set, and nothing else."""
+    dumped = settings.model_dump(mode="json")
+    values = {name: dumped[group][name] for group, name, _ in fields()}
+    return {
+        variable(name): ("set" if value is not None else None) if name in _SECRETS else value
+        for name, value in values.items()
+    }
+
+
+def given(settings: Settings) -> list[str]:
+    """The variables that were set, whatever to."""
+    groups = {group: getattr(settings, group).model_fields_set for group in _GROUPS}
+    return [variable(name) for group, name, _ in fields() if name in groups[group]]
 
 
 def load_settings() -> Settings:

@@ -20,7 +20,6 @@
     |   |-- BadEntry            422 bad_entry
     |   `-- NoHeatmap           422 no_heatmap
     |-- MissingOutput           422 missing_output
-    |   `-- BadImage            422 bad_image
     |-- LoadFailed              422 load_failed
     |-- Overloaded              429 overloaded, with Retry-After
     |-- TooManyJobs             429 too_many_jobs, with Retry-After
@@ -64,10 +63,14 @@ class BadRequest(ServiceError):
 
 
 class Unauthorized(ServiceError):
+    """The admin key is missing or wrong."""
+
     status, code, headers = 401, "unauthorized", ((b"www-authenticate", b"Bearer"),)
 
 
 class Forbidden(ServiceError):
+    """No admin key is configured, so nobody may."""
+
     status, code = 403, "forbidden"
 
 
@@ -84,6 +87,8 @@ class UnknownRoute(ServiceError):
 
 
 class UnknownJob(ServiceError):
+    """No such job, or not any more."""
+
     status, code = 404, "unknown_job"
 
 
@@ -164,6 +169,8 @@ class MissingOutput(ServiceError):
 
 
 class LoadFailed(ServiceError):
+    """The model cannot be loaded from the store."""
+
     status, code = 422, "load_failed"
 
 

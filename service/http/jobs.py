@@ -153,6 +153,8 @@ class Jobs:
             if job.state != "done":
                 raise JobNotDone(f"{job.done} of {job.images} images are done; ?partial=true gives their lines")
         file, size = await asyncio.to_thread(whole_lines, self.store.folder(job.id) / RESULTS)
+        if not size:  # none yet, or removed since
+            await asyncio.to_thread(self.store.find, job.id)
         headers = ((b"content-type", NDJSON.encode()),)
         return FileAnswer(200, b"", headers, file, size, call.receive, head=call.method == "HEAD")
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-
-import orjson
 
 from service.errors import BadRequest, TooManyImages
 from service.http.bodies import from_base64
@@ -47,9 +46,11 @@ def _strings(text: mmap.mmap) -> Iterator[str]:
         found = _ITEM.match(text, found.end())
         if found is None:
             break
+        string = found[1]
         try:
-            yield orjson.loads(found[1])
-        except orjson.JSONDecodeError as error:
+            # Base64 needs no unescaping, and orjson takes 14 times a string's length while it reads it.
+            yield json.loads(string) if b"\\" in string else string[1:-1].decode()
+        except ValueError as error:
             raise malformed from error
         if found[2] != b",":
             if found.end() == len(text):

@@ -16,7 +16,7 @@ from service import __version__
 from service.errors import BadRequest, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
 from service.http.operation import Content, Operation, Schema
 from service.http.routing import Route
-from service.http.schemas import ErrorBody, Part
+from service.http.schemas import ErrorAnswer, ProbeError, ProtocolError
 
 Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
@@ -36,6 +36,9 @@ there is HEAD. Unknown or repeated query parameters are refused. Every error has
 _TAGS: Final = {
     "images": "Images in, answers out.",
     "models": "What is served, and on what.",
+    "jobs": "Many images, answered later.",
+    "inference protocol": "The Open Inference Protocol, version 2.",
+    "repository": "Models in and out while the service runs; for those who have the admin key.",
     "service": "The service itself: its pages, its state, its metrics.",
 }
 _PATH_PARAMETERS: Final = {
@@ -61,20 +64,9 @@ _HEADERS: Final = {
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
     },
+    "WWW-Authenticate": {"description": "`Bearer`.", "required": True, "schema": {"type": "string"}},
 }
-
-
-class ErrorAnswer(Part):
-    """The form of every error."""
-
-    error: ErrorBody
-    request_id: str
-
-
-class ProbeError(Part):
-    """Why the service is not ready."""
-
-    error: ErrorBody
+_ADMIN_KEY: Final = {"type": "http", "scheme": "bearer", "description": "The key in `RESNET_ADMIN_KEY`."}
 
 
 def document(routes: Iterable[Route], image_formats: Sequence[str]) -> Json:
@@ -101,6 +93,7 @@ def document(routes: Iterable[Route], image_formats: Sequence[str]) -> Json:
         "components": {
             "schemas": dict(sorted(schemas.definitions.items())),
             "parameters": {"RequestId": _REQUEST_ID},
+            "securitySchemes": {"adminKey": _ADMIN_KEY},
             "headers": {name.replace("-", ""): header for name, header in _HEADERS.items()},
             "examples": {error.code: _error_example(error) for error in sorted(errors, key=lambda e: e.code)},
         },
@@ -113,7 +106,7 @@ class _Schemas:
     def __init__(self, operations: Iterable[Operation], image_formats: Sequence[str]) -> None:
         self._image_types = [f"image/{name}" for name in image_formats]
         wanted: dict[tuple[type[BaseModel], Mode], None] = dict.fromkeys(
-            [(ErrorAnswer, "serialization"), (ProbeError, "serialization")]
+            (form, "serialization") for form in (ErrorAnswer, ProtocolError, ProbeError)
         )
         for operation in operations:
             contents = [(operation.body, "validation"), *((c, "serialization") for c in operation.answers.values())]
@@ -162,7 +155,9 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
     described["parameters"] = [*_parameters(route, schemas), {"$ref": "#/components/parameters/RequestId"}]
     if operation.body:
         described["requestBody"] = {"required": True, "content": schemas.body(operation.body)}
-    described["responses"] = _responses(operation, schemas)
+    described["responses"] = _responses(route, schemas)
+    if "401" in described["responses"]:
+        described["security"] = [{"adminKey": []}]
     return described
 
 
@@ -205,7 +200,8 @@ def _errors(operation: Operation) -> set[type[ServiceError]]:
     return {*COMMON_ERRORS, *loading, *operation.errors}
 
 
-def _responses(operation: Operation, schemas: _Schemas) -> Json:
+def _responses(route: Route, schemas: _Schemas) -> Json:
+    operation = route.operation
     found: dict[int, Json] = {}
     for status, content in operation.answers.items():
         described = _response(_meaning(status, content), schemas.content(content, "serialization"))
@@ -215,13 +211,16 @@ def _responses(operation: Operation, schemas: _Schemas) -> Json:
         }
         found[status] = described
     if examples := {name: {"value": value} for name, value in operation.examples.items()}:
-        good = next(found[s]["content"] for s in found if s < 300 and "application/json" in found[s]["content"])
-        good["application/json"]["examples"] = examples
+        good = next(found[status]["content"] for status in sorted(found) if "content" in found[status])
+        good.get("application/json", next(iter(good.values())))["examples"] = examples
     by_status: dict[int, list[type[ServiceError]]] = {}
     for error in sorted(_errors(operation), key=lambda e: e.code):
         by_status.setdefault(error.status, []).append(error)
+    protocol = route.path == "/v2" or route.path.startswith("/v2/")
     for status, errors in by_status.items():
-        found.setdefault(status, _error_response(errors, schemas.reference(ErrorAnswer, "serialization")))
+        if status not in found:
+            form = schemas.reference(ProtocolError if protocol else ErrorAnswer, "serialization")
+            found[status] = _error_response(errors, form, coded=not protocol)
     return {str(status): found[status] for status in sorted(found)}
 
 
@@ -239,13 +238,17 @@ def _meaning(status: int, content: Content) -> str:
     return next((text.strip() for text in documented if text), HTTPStatus(status).phrase)
 
 
-def _error_response(errors: Sequence[type[ServiceError]], form: Json) -> Json:
+def _error_response(errors: Sequence[type[ServiceError]], form: Json, *, coded: bool) -> Json:
+    """What ``errors`` of one status answer; ``coded`` where ``form`` has their codes."""
     codes = [error.code for error in errors]
-    code = {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
-    examples = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
-    content = {"application/json": {"schema": form | code, "examples": examples}}
-    retry = ["Retry-After"] if all(error.retry_after_s is not None for error in errors) else []
-    return _response(" ".join(f"`{error.code}`: {_when(error)}" for error in errors), content, *retry)
+    content: Json = {"schema": form}
+    if coded:
+        content["schema"] |= {"properties": {"error": {"properties": {"code": {"enum": codes}}}}}
+        content["examples"] = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
+    headers = ["Retry-After"] if all(error.retry_after_s is not None for error in errors) else []
+    headers += ["WWW-Authenticate"] if errors[0].status == HTTPStatus.UNAUTHORIZED else []
+    meaning = " ".join(f"`{error.code}`: {_when(error)}" for error in errors)
+    return _response(meaning, {"application/json": content}, *headers)
 
 
 def _when(error: type[ServiceError]) -> str:

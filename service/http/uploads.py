@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from starlette.datastructures import Headers
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
-from service.errors import BadRequest, BodyTooLarge
+from service.errors import BadRequest, BodyTooLarge, DeadlineExceeded
 from service.http.bodies import content_length, is_json
 from service.http.disconnect import ClientGone
 from service.http.forms import FormFiles, is_multipart
@@ -22,6 +22,7 @@ from service.jobs.store import disk_errors
 from service.settings import JobSettings
 
 _BLOCK: Final = 2**20  # bytes gathered before a thread is asked to write them
+_PATIENCE_S: Final = 30.0  # with a client that sends nothing
 
 
 async def receive_images(
@@ -53,7 +54,7 @@ async def _blocks(headers: Headers, receive: Receive, max_bytes: int) -> AsyncIt
         raise too_large
     taken, gathered, more = 0, bytearray(), True
     while more:
-        message = await receive()
+        message = await _next(receive)
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk = message.get("body", b"")
@@ -65,6 +66,15 @@ async def _blocks(headers: Headers, receive: Receive, max_bytes: int) -> AsyncIt
         if gathered and (len(gathered) >= _BLOCK or not more):
             yield bytes(gathered)
             gathered.clear()
+
+
+async def _next(receive: Receive) -> Message:
+    """The next message; ``DeadlineExceeded`` where none comes for a while, as a service that stops waits for it."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await receive()
+    except TimeoutError:
+        raise DeadlineExceeded(f"nothing more of the body came within {_PATIENCE_S:g} s") from None
 
 
 class _Taker(Protocol):

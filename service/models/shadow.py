@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -104,7 +105,8 @@ class Shadows:
             comparison.dropped += 1
             self._metrics.shadowed(comparison.stable.name, "dropped")
             return
-        task = asyncio.create_task(self._copy(comparison, image, logits, stable_s))
+        copying = self._copy(comparison, image, logits, stable_s)
+        task = asyncio.create_task(copying, context=Context())  # it is no part of the request, so not of its trace
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

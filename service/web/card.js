@@ -78,6 +78,7 @@ export class Card {
 
   #wait() {
     this.element.setAttribute("aria-busy", "true");
+    this.element.classList.remove("failed");
     this.#find(".failure").hidden = true;
     this.#find(".warning").hidden = true;
     const rows = Array.from({ length: this.#choice.topK }, () => h("li", { class: "waiting", "aria-hidden": "true" }));

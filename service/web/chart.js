@@ -114,6 +114,7 @@ function line(points, key, x, y) {
       continue;
     }
     path += `${pen}${x(point.at).toFixed(1)} ${y(point[key]).toFixed(1)}`;
+    if (pen === "M") path += "h0"; // a point alone is a dot
     pen = "L";
   }
   return path;

@@ -57,6 +57,7 @@ export class Comparison {
     for (const card of document.querySelectorAll(".card .compare")) card.setAttribute("aria-pressed", "false");
     for (const card of this.#cards) card.compared = true;
     byId("tray").hidden = this.#cards.length === 0;
+    byId("tray").classList.toggle("half", this.#cards.length === 1);
     picked(byId("pick-a"), this.#cards[0]);
     picked(byId("pick-b"), this.#cards[1]);
     said("–", "Choose a second picture to compare.", null);

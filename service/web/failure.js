@@ -19,6 +19,7 @@ const FINAL = new Set(["not_an_image", "bad_image", "image_too_large", "body_too
 
 export function showFailure(card, name, failure) {
   const title = TITLES[failure.code] ?? "The service failed";
+  card.classList.add("failed");
   const box = card.querySelector(".failure");
   card.querySelector(".predictions").replaceChildren();
   card.querySelector(".predictions").hidden = true;

@@ -150,14 +150,10 @@ def test_explain(server: Server, photos: Path, tmp_path: Path, style: str) -> No
             assert (image.format, image.size) == ("PNG", (320, 240))
 
 
-def test_a_class_that_there_is_no_map_of(server: Server, reference: Reference, photos: Path) -> None:
-    """The graph has maps of an image's best classes alone; the worst is none of them."""
-    image = photos / "01.jpg"
-    probabilities = reference.probabilities(image.read_bytes())
-    worst = min(probabilities, key=probabilities.__getitem__)
-    done = client(server, "explain", str(image), "--class", worst)
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["error"]["code"] == "no_heatmap"
+def test_a_class_that_there_is_not(server: Server, photos: Path) -> None:
+    done = client(server, "explain", str(photos / "01.jpg"), "--class", "zebra")
+    assert done.returncode == 2
+    assert "zebra" in done.stderr
 
 
 def test_no_such_model_or_option(server: Server, photos: Path) -> None:
@@ -197,7 +193,7 @@ def test_a_terminal_gets_a_table_and_a_bar(server: Server, photos: Path) -> None
     lines = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", shown).decode().replace("\r", "\n").splitlines()
     (header,) = (line for line in lines if line.startswith("file "))
     (row,) = (line for line in lines if line.startswith(str(photos)[:20]))
-    assert header.split() == ["file", "rank", "label", "probability", "error"]
+    assert header.split()[:4] == ["file", "rank", "label", "probability"]  # then "error", where there is room
     assert row.split()[1] == "1"
     assert any("1/1" in line for line in lines)
 

@@ -53,6 +53,7 @@ def test_every_command_is_known() -> None:
     known = (
         "curl ",
         "base64 ",  # with curl behind it
+        ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
         ".venv/bin/python -m service.client ",  # run in test_client_documents.py
@@ -73,7 +74,7 @@ def curl(command: str, url: str) -> httpx.Response:
     """
     before, _, command = command.rpartition(" | ")
     words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
-    content, files, target = None, [], ""
+    method, content, files, target = "", None, [], ""
     headers: dict[str, str] = {}
     for word in words:
         if word == "--data-binary":
@@ -87,18 +88,21 @@ def curl(command: str, url: str) -> httpx.Response:
             headers[name] = value
         elif word == "-o":
             next(words)
+        elif word == "-X":
+            method = next(words)
         else:
             target = word
-    method = "GET" if content is None and not files else "POST"
+    method = method or ("POST" if content or files else "GET")
     return httpx.request(method, target, content=content, files=files or None, headers=headers).raise_for_status()
 
 
-# Run in test_models_document.py, with a store that has what they ask for.
-OF_MODELS = ("/v1/models", "/v2/repository", "version=canary")
+# Run in test_models_document.py, with a store that has what they ask for, and as one story below.
+ELSEWHERE = ("/v1/models", "/v2/repository", "version=canary", "/v1/jobs")
 
 
 @pytest.mark.parametrize(
-    "command", [line for line in commands() if line.startswith("curl ") and not any(path in line for path in OF_MODELS)]
+    "command",
+    [line for line in commands() if re.search(r"(^|\| )curl ", line) and not any(path in line for path in ELSEWHERE)],
 )
 def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
     answer = curl(command, made_server.url)
@@ -124,6 +128,31 @@ def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     assert [name in printed for name in ("8:ship", "9:truck")] == [True, True]
     assert [string.split(":")[1:] for string in json.loads(shown)] == [["8", "ship"], ["9", "truck"]]
+
+
+def test_a_job_by_its_page(made_server: Server, tmp_path: Path) -> None:
+    """docs/jobs.md from its first command to its last, with the lines that it shows."""
+    page = (ROOT / "docs" / "jobs.md").read_text().replace("pictures.zip", str(tmp_path / "pictures.zip"))
+    pack, create, show, get, remove = (
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    )
+    run(pack)
+    created = curl(create, made_server.url)
+    example = json.loads(re.findall(r"```json\n(\{\n.*?)```", page, re.DOTALL)[0])
+    assert created.status_code == 202
+    assert set(created.json()) == set(example)
+    assert {name: created.json()[name] for name in ("task", "model", "images")} == {
+        name: example[name] for name in ("task", "model", "images")
+    }
+    show, get, remove = (line.replace("$JOB", created.json()["id"]) for line in (show, get, remove))
+    while (state := curl(show, made_server.url).json()["state"]) not in ("done", "failed"):
+        assert state in ("queued", "running")
+    shown = [json.loads(line) for line in re.findall(r'^\{"name".*$', page, re.MULTILINE)]
+    found = [json.loads(line) for line in curl(get, made_server.url).text.splitlines()]
+    assert [(line["name"], line["index"]) for line in found] == [(line["name"], line["index"]) for line in shown]
+    assert found[0]["predictions"][0]["label"] == shown[0]["predictions"][0]["label"]
+    assert found[1] == shown[1]
+    assert curl(remove, made_server.url).status_code == 204
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:

@@ -193,7 +193,7 @@ def test_a_fault_is_told_without_its_details(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def use(client: Client, runtime: Runtime) -> None:
-        monkeypatch.setattr(runtime, "find", lambda *_: 1 / 0)
+        monkeypatch.setattr(runtime, "use", lambda *_: 1 / 0)
         status, message = await client.refused("ModelInfer", infer_request(a_png()))
         assert status is StatusCode.INTERNAL
         assert "zero" not in message

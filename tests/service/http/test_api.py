@@ -426,7 +426,7 @@ def test_beyond_the_deadline_it_is_504(tiny_root: Path, hold_model: Callable[[Ru
     async def use(client: httpx.AsyncClient, runtime: Runtime) -> None:
         hold = hold_model(runtime)
         first = await client.post(URL, content=a_png(0))
-        assert "0.2 s" in check_error(first, 504, "deadline_exceeded")
+        assert "within the time" in check_error(first, 504, "deadline_exceeded")
         check_error(await client.post(URL, files=files(a_png(1), a_png(2))), 504, "deadline_exceeded")
         assert runtime.gate.images == 0
         hold.released.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import httpx
 import orjson
 import pytest
 
+from service.http import jobs
 from service.http.api import Api
 from service.http.job_operations import CREATE, REMOVE, RESULT, SHOW, JobBody
 from service.jobs.claims import Claim
+from service.jobs.results import whole_lines
 from service.jobs.runner import Runner
 from service.runtime import Runtime
 from service.session import Session
@@ -210,6 +213,21 @@ def test_removing(tiny_root: Path, tmp_path: Path, hold_model: Callable[[Runtime
     serve(tiny_root, use, jobs_dir=tmp_path)
 
 
+def test_a_result_that_is_removed_just_then_is_no_empty_one(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def use(client: Client, _: Runtime) -> None:
+        path = await create(client)
+        await ended(client, path)
+
+        def removed_first(results: Path) -> Any:
+            shutil.rmtree(results.parent)
+            return whole_lines(results)
+
+        monkeypatch.setattr(jobs, "whole_lines", removed_first)
+        check_error(await client.get(f"{path}/result"), 404, "unknown_job")
+
+    serve(tiny_root, use)
+
+
 @pytest.mark.parametrize("job_id", ["0" * 32, "x", "..", "%2e%2e", "a" * 500])
 def test_unknown_jobs(tiny_root: Path, job_id: str) -> None:
     async def use(client: Client, _: Runtime) -> None:
@@ -330,9 +348,9 @@ def test_a_job_whose_model_is_gone_after_a_restart_fails(tmp_path: Path) -> None
         assert "version '1'" in message
         assert await result(client, paths[0], "?partial=true") == []
 
-    jobs = tmp_path / "jobs"
-    serve(tmp_path / "models", first, models="tiny@1,tiny@2", jobs_dir=jobs, start=False)
-    serve(tmp_path / "models", second, models="tiny@2", jobs_dir=jobs)
+    kept = tmp_path / "jobs"
+    serve(tmp_path / "models", first, models="tiny@1,tiny@2", jobs_dir=kept, start=False)
+    serve(tmp_path / "models", second, models="tiny@2", jobs_dir=kept)
 
 
 def test_a_job_goes_on_after_a_restart(tiny_root: Path, tmp_path: Path) -> None:

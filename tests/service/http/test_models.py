@@ -67,7 +67,7 @@ def test_one_model(root: Path) -> None:
         assert found["store"] == ["1", "2", "3"]
         assert (found["default"], found["unloaded"], found["problem"]) == (True, False, None)
         first, canary = found["versions"]
-        assert first["outputs"] == {"classes": CLASSES, "embedding": 3, "cam": None}
+        assert first["outputs"] == {"classes": CLASSES, "embedding": 3, "cam": {"k": 3, "height": 8, "width": 8}}
         assert first["labels"] == list(TinyModel().labels)
         assert first["variants"][0]["reports"][0]["rule"] == "parity"
         assert first["calibration"] is None

@@ -92,7 +92,8 @@ def test_every_reference_leads_somewhere_and_every_component_is_used(served: dic
     used = set(re.findall(r'"\$ref": "#/components/(\w+)/(\w+)"', json.dumps(served)))
     there = {(kind, name) for kind, named in served["components"].items() for name in named}
     assert used <= there
-    assert there - used <= {("examples", e) for e in served["components"]["examples"]}
+    unused = {name for kind, name in there - used if kind not in ("examples", "securitySchemes")}
+    assert unused <= {"ProtocolError", "WWWAuthenticate"}  # of routes that need not be there
 
 
 def test_every_example_is_of_its_schema(served: dict[str, Any]) -> None:
@@ -257,6 +258,29 @@ def test_errors_come_by_status_with_their_codes() -> None:
     with_retry = {status for status, r in operation["responses"].items() if "Retry-After" in r["headers"]}
     assert with_retry == {"429", "503"}
     assert "503" not in codes(described(Operation("Colours", "images", answers={200: {}}, needs_models=False)))
+
+
+def test_examples_of_an_answer_that_is_no_json_stand_with_it() -> None:
+    lines = {"application/x-ndjson": {"type": "string"}}
+    operation = described(Operation("Colours", "jobs", answers={202: {}, 200: lines}, examples={"two": "1\n2\n"}))
+    assert operation["responses"]["200"]["content"]["application/x-ndjson"]["examples"] == {"two": {"value": "1\n2\n"}}
+
+
+def test_errors_of_the_inference_protocol_have_its_form() -> None:
+    operation = described(Operation("Server", "protocol", answers={200: {}}), "GET", "/v2/health/live")
+    assert operation["responses"]["400"]["content"]["application/json"] == {
+        "schema": {"$ref": "#/components/schemas/ProtocolError"}
+    }
+
+
+def test_what_answers_401_needs_the_key() -> None:
+    class Unauthorized(ServiceError):
+        status, code = 401, "unauthorized"
+
+    operation = described(Operation("Load", "repository", answers={200: {}}, errors=(Unauthorized,)))
+    assert operation["security"] == [{"adminKey": []}]
+    assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+    assert "security" not in described(Operation("Colours", "images", answers={200: {}}))
 
 
 def test_what_is_no_part_of_the_api_is_not_in_the_document() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.errors import BadRequest, BodyTooLarge, ServiceError, StorageFull, TooManyImages
+from service.errors import BadRequest, BodyTooLarge, DeadlineExceeded, ServiceError, StorageFull, TooManyImages
 from service.http import uploads
 from service.http.disconnect import ClientGone
 from service.http.uploads import receive_images
@@ -127,6 +128,48 @@ def test_a_form_that_breaks_off(tmp_path: Path, end: int) -> None:
 def test_a_client_that_leaves(tmp_path: Path) -> None:
     with pytest.raises(ClientGone):
         received(tmp_path / "input", [b"x"], {}, leave=True)
+
+
+def test_a_client_that_sends_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_PATIENCE_S", 0.01)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    (tmp_path / "input").touch()
+    with pytest.raises(DeadlineExceeded, match="nothing more"):
+        asyncio.run(receive_images(Headers(), receive, tmp_path / "input", JobSettings(), lambda _: None))
+
+
+@pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=b", "application/json"])
+def test_a_large_body_is_not_held_in_memory(tmp_path: Path, kind: str) -> None:
+    size = 20 * 2**20
+    image = b"A" * 2**20
+    starts = {
+        "multipart/form-data; boundary=b": b'--b\r\nContent-Disposition: form-data; name="i"; filename="f"\r\n\r\n'
+    }
+    between = {"multipart/form-data; boundary=b": b"\r\n" + starts.get(kind, b""), "application/json": b'","'}
+    ends = {"multipart/form-data; boundary=b": b"\r\n--b--\r\n", "application/json": b'"]}'}
+    sent = 0
+
+    async def receive() -> Any:
+        nonlocal sent
+        start = (starts | {"application/json": b'{"images":["'}).get(kind, b"") if not sent else between.get(kind, b"")
+        sent += len(image)
+        end = ends.get(kind, b"") if sent >= size else b""
+        return {"type": "http.request", "body": start + image + end, "more_body": sent < size}
+
+    path = tmp_path / "input"
+    path.touch()
+    tracemalloc.start()
+    try:
+        contents = asyncio.run(
+            receive_images(Headers({"content-type": kind}), receive, path, JobSettings(), lambda _: None)
+        )
+        assert tracemalloc.get_traced_memory()[1] < size / 2
+    finally:
+        tracemalloc.stop()
+    assert sum(found.length for found in contents.images) >= size * 3 // 4
 
 
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
