@@ -127,7 +127,7 @@ def publish(store: ModelStore, stored: StoredModel, measured: Measured) -> Store
         if measured.embedding is None:
             return {"reference": measured.reference}
         path = staged / EMBEDDING_FILE
-        np.save(path, measured.embedding, allow_pickle=False)
+        np.save(path, measured.embedding)
         return {"reference": measured.reference.model_copy(update={"embedding": describe_file(path)})}
 
     return publish_next(store, stored, make)

@@ -204,7 +204,7 @@ def _load_embedding(stored: StoredModel) -> Floats | None:
     try:
         if path.stat().st_size > _HEADER_BYTES + 2 * 4 * dimensions:
             raise StoreError(f"{path}: {problem}")
-        found = np.load(path, allow_pickle=False)
+        found = np.load(path)  # which refuses pickled objects
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: the reference's embedding cannot be read: {error}") from error
     if (
