@@ -124,7 +124,7 @@ def where_time_goes(bodies: list[bytes], rounds: int) -> None:
     )
     found |= interleaved(
         {
-            "into the batch's row": lambda image: view_tensor(View(image, WHOLE, None), spec, out),
+            "into the batch's row": lambda image: view_tensor(View(image, WHOLE, None, image.size), spec, out),
             "np.asarray and copy": lambda image: np.copyto(out, np.asarray(image)),
         },
         small,
@@ -146,7 +146,7 @@ def others(bodies: list[bytes], rounds: int) -> None:
     steps: dict[str, Step] = {name: partial(tensor, decode) for name, decode in decoders.items()}
     if resize := cykooz_resize(spec):
         steps["Pillow, resized by cykooz-resizer"] = lambda data: view_tensor(
-            View(resize(decoders["Pillow"](data)), WHOLE, None), spec, out
+            View(resize(decoders["Pillow"](data)), WHOLE, None, (224, 224)), spec, out
         )
     if len(steps) == 1:
         print("\nOther decoders: none is installed here")
@@ -222,7 +222,7 @@ def large(photo: bytes, rounds: int) -> None:
     data = large_jpeg(photo)
     out = np.empty((224, 224, 3), np.uint8)
     decoder = Decoder(DecodeSettings())
-    whole = decoder.tensor(data, resnet50(256)).astype(int)
+    whole = decoder.tensor(data, resnet50(256)).pixels.astype(int)
     specs = {"whole": resnet50(256)} | {f"margin {margin:g}": resnet50(256, margin) for margin in (4, 2, 1)}
     steps: dict[str, Step] = {name: partial(decoder.tensor, spec=spec, out=out) for name, spec in specs.items()}
     lying = on_its_side(data)
@@ -232,7 +232,7 @@ def large(photo: bytes, rounds: int) -> None:
     for name, spec in specs.items():
         with Image.open(io.BytesIO(data)) as image:
             size = load_view(image, spec).image.size
-        apart = np.abs(whole - decoder.tensor(data, spec))
+        apart = np.abs(whole - decoder.tensor(data, spec).pixels)
         print(
             f"{name:<34}decoded at {size[0]}x{size[1]}, grey levels apart: mean {apart.mean():.2f}, max {apart.max()}"
         )

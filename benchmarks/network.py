@@ -34,7 +34,7 @@ class Network:
 
     def pixels(self, body: bytes, out: Images | None = None) -> Images:
         """An encoded image as the network takes it, in ``out`` where it is given."""
-        return self.decoder.tensor(body, self.spec, out)
+        return self.decoder.tensor(body, self.spec, out).pixels
 
     def infer(self, bodies: Sequence[bytes], batch: Images) -> Floats:
         """Logits of encoded images, decoded into ``batch``, which has room for just as many."""

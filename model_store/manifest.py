@@ -8,7 +8,6 @@ release is refused, not half understood.
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -18,6 +17,9 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 from model_store.files import File as File
 from model_store.files import Part
 from model_store.files import Sha256 as Sha256
+from model_store.names import check_name as check_name
+from model_store.names import check_version as check_version
+from model_store.names import parse_reference as parse_reference
 from model_store.reports import Accuracy as Accuracy
 from model_store.reports import Calibration as Calibration
 from model_store.reports import Gate as Gate
@@ -33,34 +35,9 @@ ResizeMode = Literal["shorter", "squash"]
 ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
-_MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
-
 
 class ManifestError(Exception):
     """A manifest that cannot be read or does not hold together; one line says what and where."""
-
-
-def check_name(name: str) -> str:
-    """A model's name, safe as a folder and in a URL, or ``ValueError``."""
-    if not _MODEL_NAME.fullmatch(name) or ".." in name:
-        raise ValueError(
-            f"{name!r} is no model name: at most 64 of a-z, 0-9, '.', '_', '-', the first a letter or digit"
-        )
-    return name
-
-
-def check_version(version: str) -> str:
-    """A version is a whole number from 1, as text, or ``ValueError``."""
-    if not _VERSION.fullmatch(version):
-        raise ValueError(f"{version!r} is no version: a whole number from 1")
-    return version
-
-
-def parse_reference(text: str) -> tuple[str, str | None]:
-    """``NAME`` or ``NAME@VERSION`` as a pair, or ``ValueError``."""
-    name, at, version = text.partition("@")
-    return check_name(name), check_version(version) if at else None
 
 
 ModelName = Annotated[str, AfterValidator(check_name)]

@@ -61,11 +61,15 @@ def scale_jpeg(image: Image.Image, spec: Preprocessing) -> int:
 
 
 class View(NamedTuple):
-    """What the network sees: ``box`` of an RGB ``image``, turned upright once it is small."""
+    """What the network sees: ``box`` of an RGB ``image``, turned upright once it is small.
+
+    ``whole`` is the width and height of the upright image it is a part of, as it was before any scaling.
+    """
 
     image: Image.Image
     box: Box
     turn: _Turn | None
+    whole: tuple[int, int]
 
 
 def load_view(image: Image.Image, spec: Preprocessing) -> View:
@@ -75,7 +79,9 @@ def load_view(image: Image.Image, spec: Preprocessing) -> View:
     image.load()
     turn = _TURNS.get(_orientation(image))
     # Loading may change the size of other formats: TIFF is turned by Pillow itself.
-    return View(_rgb(image), _stored_box(image.size if scale == 1 else whole, scale, turn, spec), turn)
+    width, height = stored = image.size if scale == 1 else whole
+    upright = (height, width) if turn is not None and turn.swapped else stored
+    return View(_rgb(image), _stored_box(stored, scale, turn, spec), turn, upright)
 
 
 def _stored_box(whole: tuple[int, int], scale: int, turn: _Turn | None, spec: Preprocessing) -> Box:
@@ -172,7 +178,7 @@ def to_tensor(
     image: Image.Image, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
     """An upright RGB ``image`` as the network takes it: uint8 ``[height, width, 3]``; ``out`` as in ``view_tensor``."""
-    return view_tensor(View(image, crop_box(*image.size, spec), None), spec, out)
+    return view_tensor(View(image, crop_box(*image.size, spec), None, image.size), spec, out)
 
 
 def view_tensor(view: View, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:
@@ -181,7 +187,7 @@ def view_tensor(view: View, spec: Preprocessing, out: npt.NDArray[np.uint8] | No
     ``out`` may be a row of a batch. It is written last, so where this raises it is as it was. Turning after the resize
     takes a fraction of the time and gives the pixels of turning first but for their rounding (docs/decoding.md).
     """
-    image, box, turn = view
+    image, box, turn, _ = view
     if image.mode != "RGB":
         raise ValueError(f"a tensor is made of RGB images, not {image.mode}")
     if out is not None and (out.shape != (spec.height, spec.width, 3) or out.dtype != np.uint8):

@@ -16,9 +16,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.settings import (
+    CanarySettings,
     DecodeSettings,
     Group,
     InferenceSettings,
+    JobSettings,
     LimitSettings,
     ProviderSettings,
     ServerSettings,
@@ -29,6 +31,8 @@ PREFIX: Final = "RESNET_"
 # What Kubernetes and Docker links set in every pod beside a Service called resnet...: no settings of ours.
 _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
 
+_KUBERNETES_URL: Final = re.compile(r"(tcp|udp|sctp)://")
+
 
 class ConfigError(Exception):
     """A setting that is wrong or unknown; one line names the variable."""
@@ -38,16 +42,18 @@ class Settings(Group):
     """All settings, by the part that takes them."""
 
     store: StoreSettings = StoreSettings()
+    canary: CanarySettings = CanarySettings()
     inference: InferenceSettings = InferenceSettings()
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
+    jobs: JobSettings = JobSettings()
     server: ServerSettings = ServerSettings()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """The settings that ``environ`` gives, defaults for the rest; ``ConfigError`` names the variable at fault."""
-        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _KUBERNETES.search(n)}
+        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _of_kubernetes(n, value)}
         groups: dict[str, dict[str, str]] = {}
         for group, field, _ in fields():
             if (value := given.pop(variable(field), None)) is not None:
@@ -57,15 +63,18 @@ class Settings(Group):
         try:
             return cls.model_validate(groups)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            # The error holds what was given, which may be a secret: it goes no further.
+            raise ConfigError(_explain(error)) from None
 
 
 _GROUPS: Final[dict[str, type[Group]]] = {
     "store": StoreSettings,
+    "canary": CanarySettings,
     "inference": InferenceSettings,
     "providers": ProviderSettings,
     "limits": LimitSettings,
     "decode": DecodeSettings,
+    "jobs": JobSettings,
     "server": ServerSettings,
 }
 
@@ -82,6 +91,16 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def _of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set it. Beside a Service called resnet-grpc that has a setting's name, but never its value."""
+    if not _KUBERNETES.search(name):
+        return False
+    return name not in {variable(field) for _, field, _ in fields()} or bool(_KUBERNETES_URL.match(value))
+
+
+_SECRETS: Final = frozenset(name for _, name, field in fields() if "SecretStr" in str(field.annotation))
+
+
 def _unknown(name: str) -> str:
     names = [variable(field) for _, field, _ in fields()]
     close = difflib.get_close_matches(name, names, n=1)
@@ -93,8 +112,9 @@ def _explain(error: ValidationError) -> str:
     group, field = error.errors()[0]["loc"][:2]
     faults = [e for e in error.errors() if e["loc"][:2] == (group, field)]
     problems = sorted({e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in faults})
-    value = faults[-1]["input"]
-    return f"{variable(str(field))}={value!r}: {'; or '.join(problems)}"
+    name = variable(str(field))
+    shown = name if field in _SECRETS else f"{name}={faults[-1]['input']!r}"
+    return f"{shown}: {'; or '.join(problems)}"
 
 
 def load_settings() -> Settings:

@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +98,13 @@ def decoding_errors(name: str) -> Iterator[None]:
         raise BadImage(f"the {name} image cannot be decoded: {reason}") from error
 
 
+class Decoded(NamedTuple):
+    """An image as the network takes it, uint8 ``[height, width, 3]``, and the size of the upright image it is of."""
+
+    pixels: npt.NDArray[np.uint8]
+    whole: tuple[int, int]
+
+
 class Decoder:
     """Decodes images of the configured formats and sizes. Safe in many threads at once."""
 
@@ -115,8 +122,8 @@ class Decoder:
 
     def tensor(
         self, data: bytes | npt.NDArray[np.uint8], spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
-    ) -> npt.NDArray[np.uint8]:
-        """``data`` as the network takes it: uint8 ``[height, width, 3]``, written to ``out`` where it is given.
+    ) -> Decoded:
+        """``data`` as the network takes it, written to ``out`` where it is given.
 
         ``data`` is an encoded image, or the pixels of an upright RGB one: uint8 ``[height, width, 3]`` of any size.
         Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
@@ -124,10 +131,11 @@ class Decoder:
         if not isinstance(data, bytes):
             if data.shape[0] * data.shape[1] > self._max_pixels:
                 raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
-            return to_tensor(Image.fromarray(data), spec, out)
-        with self._opened(data) as image:
-            view = load_view(image, spec)
-        return view_tensor(view, spec, out)
+            image = Image.fromarray(data)
+            return Decoded(to_tensor(image, spec, out), image.size)
+        with self._opened(data) as opened:
+            view = load_view(opened, spec)
+        return Decoded(view_tensor(view, spec, out), view.whole)
 
     @contextmanager
     def _opened(self, data: bytes) -> Iterator[Image.Image]:

@@ -26,9 +26,11 @@ class Outputs:
     logits    -- float32 ``[classes]``.
     embedding -- float32 ``[D]``.
     cam       -- float32 ``[k, h, w]``, of the k best classes by descending logit.
+    size      -- width and height of the upright image, in its own pixels.
     """
 
     logits: Floats
     embedding: Floats | None
     cam: Floats | None
     timings: Timings
+    size: tuple[int, int]

@@ -12,10 +12,11 @@ from time import perf_counter
 from typing import Any, Final, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from model_store.store import StoredModel
 from service.batcher import Batcher
-from service.decode import Decoder, sniff
+from service.decode import Decoded, Decoder, sniff
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
@@ -36,18 +37,21 @@ Reader = Callable[[Outputs], T]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tensor:
-    """An image that was decoded ahead."""
+class Ready:
+    """An image as the network takes it: decoded ahead, or sent so."""
 
-    pixels: Images
-    decode_s: float
+    decoded: Decoded
+    decode_s: float = 0.0
+
+
+AnyImage = bytes | Images | Ready
 
 
 @dataclass(frozen=True, slots=True)
 class _Query:
     """What the batcher carries: an image, which outputs are wanted of it, and what becomes of them."""
 
-    image: bytes | Images | _Tensor
+    image: AnyImage
     outputs: tuple[OutputName, ...]
     read: Reader[Any]
     queued_s: float
@@ -57,7 +61,7 @@ class Pipeline:
     """Serves one model version.
 
     An image is its encoded bytes, or RGB pixels as uint8 ``[height, width, 3]`` of any size, which take the same way
-    as a lossless file of them.
+    as a lossless file of them, or ``Ready``, which is taken as it is.
 
     Without a ``decode_pool`` images are decoded in the slot that infers them, right
     before: where slots are cores, that is one hand-off less and never more threads
@@ -99,7 +103,7 @@ class Pipeline:
 
     async def run(
         self,
-        image: bytes | Images,
+        image: AnyImage,
         read: Reader[T],
         deadline: float,
         outputs: tuple[OutputName, ...] = LOGITS,
@@ -112,7 +116,7 @@ class Pipeline:
 
     async def run_many(
         self,
-        images: Sequence[bytes | Images],
+        images: Sequence[AnyImage],
         read: Reader[T],
         deadline: float,
         outputs: tuple[OutputName, ...] = LOGITS,
@@ -132,10 +136,10 @@ class Pipeline:
         return [_one_of_many(result) for result in results]
 
     async def _submit(
-        self, image: bytes | Images, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
+        self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
     ) -> T | ServiceError:
-        ready: bytes | Images | _Tensor = image
-        if self._decode_pool is not None:
+        ready = image
+        if self._decode_pool is not None and not isinstance(image, Ready):
             if self._batcher.closed:
                 raise ShuttingDown("the service is shutting down")
             ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode_ahead, image)
@@ -143,7 +147,7 @@ class Pipeline:
         return result
 
     async def _settled(
-        self, image: bytes | Images, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
+        self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
     ) -> T | ServiceError:
         try:
             return await self._submit(image, read, deadline, outputs)
@@ -153,8 +157,13 @@ class Pipeline:
     async def close(self) -> None:
         """Settle all that was taken."""
         await self._batcher.close()
+        self._counts.close()
 
-    def _decode(self, image: bytes | Images, out: Images | None = None) -> Images:
+    def upright(self, image: bytes) -> Image.Image:
+        """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
+        return self._decoder.decode(image)
+
+    def _decode(self, image: bytes | Images, out: Images | None = None) -> Decoded:
         try:
             with self._metrics.timed("decode"):
                 return self._decoder.tensor(image, self._preprocessing, out)
@@ -162,9 +171,9 @@ class Pipeline:
             self._metrics.decode_failed(sniff(image) if isinstance(image, bytes) else "pixels", error.code)
             raise
 
-    def _decode_ahead(self, image: bytes | Images) -> _Tensor:
+    def _decode_ahead(self, image: bytes | Images) -> Ready:
         began_s = perf_counter()
-        return _Tensor(self._decode(image), perf_counter() - began_s)
+        return Ready(self._decode(image), perf_counter() - began_s)
 
     def _buffer(self) -> Images:
         """This thread's batch, uint8 ``[max_batch, height, width, 3]``, made once."""
@@ -181,9 +190,10 @@ class Pipeline:
         results: list[Any] = [None] * len(queries)
         rows: list[int] = []  # which query each row of the batch is of
         decode_s: list[float] = []
+        sizes: list[tuple[int, int]] = []
         for number, query in enumerate(queries):
             try:
-                decode_s.append(self._fill(batch[len(rows)], query.image))
+                seconds, size = self._fill(batch[len(rows)], query.image)
             except ImageError as error:  # its row is the next image's
                 results[number] = error
             except Exception:
@@ -191,6 +201,8 @@ class Pipeline:
                 results[number] = InferenceFailed("the service failed on this image")
             else:
                 rows.append(number)
+                decode_s.append(seconds)
+                sizes.append(size)
         if rows:
             names = queries[rows[0]].outputs if len(rows) == 1 else _union(queries[number].outputs for number in rows)
             run_s = perf_counter()
@@ -203,17 +215,19 @@ class Pipeline:
                 for row, number in enumerate(rows):
                     query = queries[number]
                     timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
-                    results[number] = _read(query, _row(found, row, timings)) if sound[row] else _no_numbers()
+                    results[number] = (
+                        _read(query, _row(found, row, timings, sizes[row])) if sound[row] else _no_numbers()
+                    )
         return results
 
-    def _fill(self, row: Images, image: bytes | Images | _Tensor) -> float:
-        """Write ``image`` into its row of the batch; gives the seconds its decoding took."""
-        if isinstance(image, _Tensor):
-            row[...] = image.pixels
-            return image.decode_s
+    def _fill(self, row: Images, image: AnyImage) -> tuple[float, tuple[int, int]]:
+        """Write ``image`` into its row of the batch; gives the seconds its decoding took, and its own size."""
+        if isinstance(image, Ready):
+            row[...] = image.decoded.pixels
+            return image.decode_s, image.decoded.whole
         began_s = perf_counter()
-        self._decode(image, row)
-        return perf_counter() - began_s
+        decoded = self._decode(image, row)
+        return perf_counter() - began_s, decoded.whole
 
 
 def _no_numbers() -> InferenceFailed:
@@ -225,13 +239,14 @@ def _union(outputs: Iterator[tuple[OutputName, ...]]) -> tuple[OutputName, ...]:
     return tuple(name for name in _ALL if name in wanted)
 
 
-def _row(found: dict[OutputName, Floats], row: int, timings: Timings) -> Outputs:
+def _row(found: dict[OutputName, Floats], row: int, timings: Timings, size: tuple[int, int]) -> Outputs:
     embedding, cam = found.get("embedding"), found.get("cam")
     return Outputs(
         found["logits"][row],
         None if embedding is None else embedding[row],
         None if cam is None else cam[row],
         timings,
+        size,
     )
 
 

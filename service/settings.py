@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationInfo,
     field_validator,
 )
@@ -19,6 +21,7 @@ from model_store.manifest import Precision, parse_reference
 from model_store.store import EMBEDDED_MODELS
 
 Provider = Literal["tensorrt", "cuda", "openvino", "cpu"]
+_VERSION_POLICY: Final = re.compile(r"stable|all|latest(:[1-9][0-9]?)?")
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
 
 
@@ -63,15 +66,35 @@ def _absolute(path: Path) -> Path:
 Folder = Annotated[Path, BeforeValidator(_some_path)]
 
 
+def _version_policy(policy: str) -> str:
+    if not _VERSION_POLICY.fullmatch(policy):
+        raise ValueError("must be stable, all, latest or latest:N, with N from 1 to 99")
+    return policy
+
+
 class StoreSettings(Group):
     """Which models are served."""
 
     model_store: Folder = Field(EMBEDDED_MODELS, description="Folder of models, laid out as NAME/VERSION.")
     models: Annotated[tuple[tuple[str, str | None], ...], BeforeValidator(_model_references)] = Field(
         (),
-        description="Models to serve: `name` (its promoted version, else its newest) or `name@version`, separated by "
-        "commas; `*` for all. "
+        description="Models to serve: `name` (the versions that `RESNET_VERSION_POLICY` says) or `name@version` (that "
+        "one alone, by number or alias), separated by commas; `*` for all. "
         "The first is the one that answers where a request names none.",
+    )
+    version_policy: Annotated[str, AfterValidator(_version_policy)] = Field(
+        "stable",
+        description="Versions served of a model named without one: `stable` (the promoted one, else the newest), "
+        "`latest` or `latest:N` (the newest, or the N newest, as well) or `all`. Versions that an alias names are "
+        "always served.",
+    )
+    watch_s: float = Field(
+        5.0,
+        ge=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds between two looks at the store for versions that are new, promoted or removed; 0: what "
+        "was loaded at start stays.",
     )
     profiles: Literal["auto", "off"] | Annotated[Folder, AfterValidator(_absolute)] = Field(
         "auto",
@@ -206,8 +229,86 @@ class DecodeSettings(Group):
         return 0 if on_cpu else min(256, cores)
 
 
+class JobSettings(Group):
+    """Long work under /v1/jobs."""
+
+    jobs_dir: Annotated[Folder, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="Folder that keeps jobs: those in it go on after a restart. By default one inside the run folder, "
+        "which goes with the service. It holds clients' images, so none but the service's user may read it.",
+    )
+    jobs_max: int = Field(
+        64, ge=0, le=10_000, description="Most jobs held, those that ended included; beyond it 429. 0: no jobs at all."
+    )
+    jobs_max_bytes: int = Field(
+        4 * 2**30,
+        ge=2**20,
+        description="Most bytes of all jobs on disk. New jobs get 429 beyond three quarters of it; the rest is left to "
+        "the results of those that were taken, of which one fails that would need more.",
+    )
+    jobs_max_body_bytes: int = Field(256 * 2**20, ge=1024, description="Largest request body of a job, in bytes.")
+    jobs_max_unpacked_bytes: int = Field(
+        2 * 2**30, ge=1024, description="Most bytes that a job's zip archive may unpack to, all entries together."
+    )
+    jobs_max_images: int = Field(10_000, ge=1, le=1_000_000, description="Most images in one job.")
+    jobs_upload_s: float = Field(
+        600.0, gt=0, le=86_400, description="Seconds that a job's body may take to come; beyond it 504."
+    )
+    jobs_ttl_s: float = Field(
+        86_400.0, gt=0, le=31_536_000, description="Seconds that a job is kept after it ended; then it is removed."
+    )
+    jobs_width: Literal["auto"] | Annotated[int, Field(ge=1, le=4096)] = Field(
+        "auto",
+        description="Images of a job that a worker has in work at once, which is what requests may have to wait for. "
+        "`auto`: two for every slot on CPUs, two full batches with an accelerator.",
+    )
+
+    @property
+    def inputs_max_bytes(self) -> int:
+        """Bytes on disk beyond which nothing more is taken in."""
+        return self.jobs_max_bytes * 3 // 4
+
+    @property
+    def body_max_bytes(self) -> int:
+        """More could never be taken in."""
+        return min(self.jobs_max_body_bytes, self.inputs_max_bytes)
+
+
+class CanarySettings(Group):
+    """How a model's `canary` alias is tried; docs/models.md says how."""
+
+    canary_share: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the requests without a version that a model's `canary` gets, of 0 to 1.",
+    )
+    canary_mode: Literal["split", "shadow"] = Field(
+        "split",
+        description="`split`: the canary answers its share. `shadow`: the stable version answers all, and the canary "
+        "computes copies of its share, whose answers are compared and thrown away.",
+    )
+    canary_in_flight: int = Field(
+        2, ge=1, le=256, description="Copies that a worker computes at the same time at most; others are dropped."
+    )
+
+
+def _long_key(key: SecretStr) -> SecretStr:
+    value = key.get_secret_value()
+    if not (16 <= len(value) <= 1024 and value.isascii() and value.isprintable() and " " not in value):
+        raise ValueError("must be 16 to 1024 printable ASCII characters without blanks")
+    return key
+
+
 class ServerSettings(Group):
     """The processes around it all."""
+
+    admin_key: Annotated[SecretStr, AfterValidator(_long_key)] | None = Field(
+        None,
+        description="Key of at least 16 printable ASCII characters that the routes below `/v2/repository` ask for, as "
+        "in `Authorization: Bearer KEY`; without one they are closed.",
+    )
 
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="Processes that serve, which share the cores. `auto`: one for every 8 cores."
@@ -216,4 +317,12 @@ class ServerSettings(Group):
         None,
         description="Folder that the workers share for metrics. By default a temporary one, made at start and "
         "removed at the end.",
+    )
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="Port of the gRPC service (docs/inference-protocol.md); off by default."
+    )
+    grpc_host: str = Field(
+        "127.0.0.1",
+        min_length=1,
+        description="Address that the gRPC service listens on; `0.0.0.0` lets other machines in.",
     )

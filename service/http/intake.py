@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 
-from service.http.bodies import is_multipart, read_body, split_images
+from service.http.bodies import holds_many, read_body, split_images
 from service.http.disconnect import UntilDisconnect
 from service.http.routing import Call
 from service.runtime import Runtime
@@ -20,14 +21,16 @@ async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     """
     limits = runtime.settings.limits
     with runtime.gate.admit() as ticket:
-        with runtime.metrics.timed("read"):
-            body = await read_body(call.headers, call.receive, limits.max_body_bytes)
+        began_s = perf_counter()
+        body = await read_body(call.headers, call.receive, limits.max_body_bytes)
+        call.read_s = perf_counter() - began_s
+        runtime.metrics.stage("read", call.read_s)
         runtime.metrics.received(len(body))
-        if is_multipart(call.headers):
+        if holds_many(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)
         else:
             images = split_images(call.headers, body, limits.images_per_request)
-        del body  # a form's images are copies; one of the two is enough
+        del body  # the images of a form or JSON are copies; one of the two is enough
         ticket.extend(len(images))
         async with UntilDisconnect(call.receive):
             yield images

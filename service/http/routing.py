@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -36,6 +36,7 @@ class Call:
     deadline -- on the event loop's clock.
     path     -- the values of the route's parameters, ``{name}`` in its path.
     model, version -- set by the handler: of the model that answers, empty where none is reached.
+    read_s   -- set by ``admitted``: how long the body took to come, seconds.
     """
 
     method: str
@@ -47,11 +48,12 @@ class Call:
     path: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
     version: str = ""
+    read_s: float = 0.0
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""
         if not self.query_string:
-            return kind()  # every parameter has a default
+            return cast("Q", _without_parameters(kind))
         pairs = parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)
         values = dict(pairs)
         unknown = sorted(set(values) - set(_names(kind)))
@@ -63,6 +65,12 @@ class Call:
             return kind.model_validate(values)
         except ValidationError as error:
             raise BadRequest(_explain(error)) from error
+
+
+@functools.cache
+def _without_parameters(kind: type[Query]) -> Query:
+    """Every parameter has a default; made once, as queries are frozen."""
+    return kind()
 
 
 @functools.cache
@@ -81,12 +89,21 @@ Handler = Callable[[Call], Awaitable[Answer]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``path`` may hold parameters, ``/v1/models/{name}``: each is one segment."""
+    """``path`` may hold parameters, ``/v1/models/{name}``: each is one segment.
+
+    deadline_s -- from the first byte to the answer, where the settings' own would be too short.
+    """
 
     method: str
     path: str
     handler: Handler
     operation: Operation
+    deadline_s: float | None = None
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names of the parameters in its path."""
+        return _PARAMETER.findall(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +114,13 @@ class Match:
     methods: Mapping[str, Route]
     values: Mapping[str, str]
 
+    def route(self, method: str) -> Route | None:
+        """What answers ``method``; where there is GET there is HEAD."""
+        return self.methods.get("GET" if method == "HEAD" else method)
+
     @property
     def allowed(self) -> str:
-        """What a client may do; where there is GET there is HEAD."""
+        """What a client may do."""
         return ", ".join("GET, HEAD" if method == "GET" else method for method in self.methods)
 
 
@@ -118,7 +139,8 @@ class Router:
 
     @property
     def paths(self) -> list[str]:
-        return list(dict.fromkeys(route.path for route in self.routes))
+        """What clients are told there is."""
+        return list(dict.fromkeys(route.path for route in self.routes if route.operation.documented))
 
     def match(self, path: str) -> Match | None:
         """The routes of ``path``, already percent-decoded; None where there is none."""

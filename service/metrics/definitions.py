@@ -12,9 +12,10 @@ from typing import Final, Literal
 _SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+_DIFFERENCES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-STAGES: Final = ("read", "decode", "queue", "infer", "post")
+STAGES: Final = ("read", "decode", "queue", "infer", "post", "draw")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,15 @@ class Definition:
     labels: tuple[str, ...]
     meaning: str
     buckets: tuple[float, ...] = ()
-    mode: Literal["livesum", "livemax"] = "livesum"
+    mode: Literal["livesum", "livemax", "livemostrecent"] = "livesum"
 
 
 _MODEL: Final = ("model", "version")
 
 REQUESTS = Definition(
     "counter", "resnet_requests_total", ("route", *_MODEL, "code"),
-    "Requests answered, by route, model and version (empty where none was reached) and HTTP status; 499: the client "
-    "left before its answer.",
+    "Requests answered, by route, model and version (empty where none was reached) and HTTP status, which gRPC's "
+    "(routes `grpc/...`) are given, too; 499: the client left before its answer.",
 )  # fmt: skip
 REQUEST_SECONDS = Definition(
     "histogram", "resnet_request_seconds", ("route", "model", "code"),
@@ -53,7 +54,8 @@ DECODE_FAILURES = Definition(
 )  # fmt: skip
 STAGE_SECONDS = Definition(
     "histogram", "resnet_stage_seconds", ("stage",),
-    "Time in each stage: read (a request's body), decode and queue (an image), infer and post (a batch).", _SECONDS,
+    "Time in each stage: read (a request's body), decode and queue (an image), infer and post (a batch), "
+    "draw (a heatmap's picture).", _SECONDS,
 )  # fmt: skip
 BATCH_IMAGES = Definition(
     "histogram", "resnet_batch_images", _MODEL, "Images in a batch, those that turn out broken included.", _IMAGES
@@ -73,7 +75,30 @@ MODEL_INFO = Definition(
     "1 for each model served: the execution provider and precision it runs on, the provider asked for, those that "
     "were tried before it, and the file's hash.", mode="livemax",
 )  # fmt: skip
+MODEL_LOADS = Definition(
+    "counter", "resnet_model_loads_total", ("model", "outcome"),
+    "Model versions that were loaded, at the start and since, and those that could not be: loaded, failed.",
+)  # fmt: skip
+SHADOW_IMAGES = Definition(
+    "counter", "resnet_shadow_images_total", ("model", "outcome"),
+    "Copies for a model's canary: agreed or disagreed with the stable version's best class, dropped as no slot was "
+    "idle or enough were under way, or failed.",
+)  # fmt: skip
+SHADOW_DIFFERENCE = Definition(
+    "histogram", "resnet_shadow_probability_difference", ("model",),
+    "How far the canary's probability of the stable version's best class is from that version's.", _DIFFERENCES,
+)  # fmt: skip
+SHADOW_SECONDS = Definition(
+    "histogram", "resnet_shadow_seconds", ("model", "by"),
+    "From submission to answer of images that both computed, by who did: stable or canary.", _SECONDS,
+)  # fmt: skip
 WORKERS_READY = Definition("gauge", "resnet_workers_ready", (), "Workers whose models are loaded and warm.")
+JOBS = Definition(
+    "gauge", "resnet_jobs", ("state",), "Jobs held on disk: queued, running, done, failed.", mode="livemostrecent"
+)
+JOB_IMAGES = Definition(
+    "counter", "resnet_job_images_total", ("outcome",), "Images of jobs, by outcome: done or failed."
+)
 LAST_SUCCESS = Definition(
     "gauge", "resnet_last_success_timestamp_seconds", (), "When an image was last inferred, in Unix time.",
     mode="livemax",

@@ -15,7 +15,13 @@ from service.workers import alive
 logger = logging.getLogger(__name__)
 
 # By prometheus_client's names. Far more than the bounded labels of this service fill.
-_BYTES: Final = {"counter": 2**20, "histogram": 2**22, "gauge_livesum": 2**20, "gauge_livemax": 2**20}
+_BYTES: Final = {
+    "counter": 2**20,
+    "histogram": 2**22,
+    "gauge_livesum": 2**20,
+    "gauge_livemax": 2**20,
+    "gauge_livemostrecent": 2**20,
+}
 
 
 def reserve(shared_dir: Path) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 from PIL import Image
@@ -127,17 +128,18 @@ class Reference:
         path = stored.path(stored.variant("fp32"))
         self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def logits(self, data: bytes) -> np.ndarray:
-        """One number a label."""
+    def outputs(self, data: bytes) -> dict[str, npt.NDArray[np.float32]]:
+        """Each of the graph's outputs of ``data``, by name."""
         with Image.open(io.BytesIO(data)) as image:
             tensor = to_tensor(to_rgb(image), self.manifest.preprocessing)
-        (logits,) = self._session.run(["logits"], {"image": tensor[np.newaxis]})
-        return np.asarray(logits[0])
+        names = [output.name for output in self._session.get_outputs()]
+        found = self._session.run(names, {"image": tensor[np.newaxis]})
+        return {name: values[0] for name, values in zip(names, found, strict=True)}
 
     def probabilities(self, data: bytes) -> dict[str, float]:
         calibration = self.manifest.calibration
-        temperature = calibration.temperature if calibration else 1.0
-        return dict(zip(self.labels, softmax(self.logits(data) / np.float32(temperature)).tolist(), strict=True))
+        temperature = np.float32(1 if calibration is None else calibration.temperature)
+        return dict(zip(self.labels, softmax(self.outputs(data)["logits"] / temperature).tolist(), strict=True))
 
     def check(self, predictions: list[dict[str, object]], data: bytes) -> None:
         """Fails unless ``predictions`` are the top classes of ``data``, with the right probabilities."""

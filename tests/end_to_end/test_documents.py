@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -10,13 +11,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from service.config import reference
-from tests.end_to_end.conftest import ROOT, Server, running
+from tests.end_to_end.conftest import ROOT, Server, free_port, running
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -50,9 +52,14 @@ def test_every_command_is_known() -> None:
     makes = {f"make {target}" for target in TARGETS}
     known = (
         "curl ",
+        "base64 ",  # with curl behind it
+        ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
+        ".venv/bin/python -m service.client ",  # run in test_client_documents.py
+        "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",
         "RESNET_MODEL_STORE=models make serve",
+        "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
     )
@@ -60,25 +67,92 @@ def test_every_command_is_known() -> None:
     assert not unknown
 
 
-def curl(command: str, url: str) -> dict[str, Any]:
-    """What ``command`` would print; done here, as a machine with nothing but Python need not have curl."""
+def curl(command: str, url: str) -> httpx.Response:
+    """What ``command`` would get; done here, as a machine with nothing but Python need not have curl.
+
+    What comes before it in a pipe is run, and is what ``@-`` stands for. Where it would write to is passed over.
+    """
+    before, _, command = command.rpartition(" | ")
     words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
-    content, files, target = None, [], ""
+    method, content, files, target = "", None, [], ""
+    headers: dict[str, str] = {}
     for word in words:
         if word == "--data-binary":
-            content = (ROOT / next(words).removeprefix("@")).read_bytes()
+            source = next(words).removeprefix("@")
+            content = run(before).encode() if source == "-" else (ROOT / source).read_bytes()
         elif word == "-F":
             name, _, path = next(words).partition("=@")
             files.append((name, (path, (ROOT / path).read_bytes())))
+        elif word == "-H":
+            name, _, value = next(words).partition(": ")
+            headers[name] = value
+        elif word == "-o":
+            next(words)
+        elif word == "-X":
+            method = next(words)
         else:
             target = word
-    answer: dict[str, Any] = httpx.post(target, content=content, files=files or None).raise_for_status().json()
-    return answer
+    method = method or ("POST" if content or files else "GET")
+    return httpx.request(method, target, content=content, files=files or None, headers=headers).raise_for_status()
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("curl ")])
+# Run in test_models_document.py, with a store that has what they ask for, and as one story below.
+ELSEWHERE = ("/v1/models", "/v2/repository", "version=canary", "/v1/jobs")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [line for line in commands() if re.search(r"(^|\| )curl ", line) and not any(path in line for path in ELSEWHERE)],
+)
 def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
-    assert curl(command, made_server.url)["results"][0]["predictions"]
+    answer = curl(command, made_server.url)
+    kind = answer.headers["content-type"]
+    if kind == "image/png":
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert image.size == (640, 480)
+    elif kind == "application/x-npy":
+        assert np.load(io.BytesIO(answer.content)).shape == (2, 128)
+    elif "/v2/" in command:
+        assert answer.json()["outputs"][0]["name"] == "probabilities"
+    else:
+        assert {"predictions", "embedding"} & set(answer.json()["results"][0])
+
+
+def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inference-protocol.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r'"data": (\["0.*?\])', page)
+    port = free_port()
+    with running(RESNET_GRPC_PORT=str(port)):
+        exec(example.replace("localhost:8001", f"localhost:{port}").replace("docs/", f"{ROOT}/docs/"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert [name in printed for name in ("8:ship", "9:truck")] == [True, True]
+    assert [string.split(":")[1:] for string in json.loads(shown)] == [["8", "ship"], ["9", "truck"]]
+
+
+def test_a_job_by_its_page(made_server: Server, tmp_path: Path) -> None:
+    """docs/jobs.md from its first command to its last, with the lines that it shows."""
+    page = (ROOT / "docs" / "jobs.md").read_text().replace("pictures.zip", str(tmp_path / "pictures.zip"))
+    pack, create, show, get, remove = (
+        line for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL) for line in block.splitlines()
+    )
+    run(pack)
+    created = curl(create, made_server.url)
+    example = json.loads(re.findall(r"```json\n(\{\n.*?)```", page, re.DOTALL)[0])
+    assert created.status_code == 202
+    assert set(created.json()) == set(example)
+    assert {name: created.json()[name] for name in ("task", "model", "images")} == {
+        name: example[name] for name in ("task", "model", "images")
+    }
+    show, get, remove = (line.replace("$JOB", created.json()["id"]) for line in (show, get, remove))
+    while (state := curl(show, made_server.url).json()["state"]) not in ("done", "failed"):
+        assert state in ("queued", "running")
+    shown = [json.loads(line) for line in re.findall(r'^\{"name".*$', page, re.MULTILINE)]
+    found = [json.loads(line) for line in curl(get, made_server.url).text.splitlines()]
+    assert [(line["name"], line["index"]) for line in found] == [(line["name"], line["index"]) for line in shown]
+    assert found[0]["predictions"][0]["label"] == shown[0]["predictions"][0]["label"]
+    assert found[1] == shown[1]
+    assert curl(remove, made_server.url).status_code == 204
 
 
 def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server) -> None:
@@ -87,7 +161,7 @@ def test_the_first_request_has_the_answer_that_readme_shows(made_server: Server)
     shown_one = (served["provider"], served["precision"]) == ("openvino", "int8")
     readme = (ROOT / "README.md").read_text()
     command, shown = re.findall(r"```sh\n(curl[^\n]*)\n```\n\n```json\n(.*?)```", readme, re.DOTALL)[0]
-    answer = curl(command, made_server.url)
+    answer = curl(command, made_server.url).json()
     expected = json.loads(shown)
     assert answer["model"] == expected["model"]
     (got,), (wanted,) = ([r["predictions"] for r in a["results"]] for a in (answer, expected))
@@ -122,7 +196,7 @@ def test_an_own_model_by_the_readme(tmp_path: Path) -> None:
     assert "RESNET_MODEL_STORE=" in run(export)
     with running("make", "serve", RESNET_MODEL_STORE=str(tmp_path / "models")) as server:
         command = "curl --data-binary @docs/images/ship.jpg 'localhost:3000/v1/classify?model=mine&top_k=12'"
-        (result,) = curl(command, server.url)["results"]
+        (result,) = curl(command, server.url).json()["results"]
         assert {p["label"] for p in result["predictions"]} == {f"thing {i}" for i in range(12)}
 
 

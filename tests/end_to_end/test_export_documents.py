@@ -112,13 +112,14 @@ def internet(place: Path) -> Iterator[WeightsServer]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """The embedded model in two versions."""
+    """The embedded model in two versions, the second its canary."""
     store, name = tmp_path / "store", "cifar10-resnet16"
     embedded = ModelStore(EMBEDDED_MODELS).resolve(name).folder
     for version in ("1", "2"):
         folder = shutil.copytree(embedded, store / name / version)
         manifest = json.loads((folder / MANIFEST_FILE).read_text())
         (folder / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": version}))
+    ModelStore(store).set_alias(name, "canary", "2")
     return store
 
 

@@ -22,6 +22,8 @@ from PIL import Image
 from model_store.cpu_features import CpuFeatures
 from model_store.manifest import (
     Architecture,
+    Calibration,
+    ClassActivationMap,
     Gate,
     Manifest,
     Outputs,
@@ -44,16 +46,25 @@ T = TypeVar("T")
 
 SIDE = 8
 CLASSES = 7
+MAPS = 3
 
 
 class TinyModel:
-    """Logits = mean colour @ weights + bias; the same in numpy and as an ONNX file."""
+    """Logits = mean colour @ weights + bias; the same in numpy and as an ONNX file.
 
-    def __init__(self, seed: int = 0, classes: int = CLASSES) -> None:
+    The embedding is the mean colour, and the map of a class each pixel's colour @ its weights: its mean plus the bias
+    is the logit. The graph has the maps of the ``maps`` best classes; with 0, neither maps nor embedding.
+    """
+
+    def __init__(self, seed: int = 0, classes: int = CLASSES, maps: int = MAPS) -> None:
         random = np.random.default_rng(seed)
         self.weights = random.normal(0, 0.02, (3, classes)).astype(np.float32)
         self.bias = random.normal(0, 0.5, classes).astype(np.float32)
         self.labels = tuple(f"class {i}" for i in range(classes))
+        self.maps = min(maps, classes)
+
+    def map_of(self, image: npt.NDArray[np.uint8], index: int) -> npt.NDArray[np.float32]:
+        return image.astype(np.float32) @ self.weights[:, index]
 
     def logits(self, images: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         means = np.stack(images).astype(np.float32).mean(axis=(1, 2))
@@ -67,12 +78,27 @@ class TinyModel:
             helper.make_node("MatMul", ["means", "weights"], ["scores"]),
             helper.make_node("Add", ["scores", "bias"], ["logits"]),
         ]
+        weights = [numpy_helper.from_array(self.weights, "weights"), numpy_helper.from_array(self.bias, "bias")]
+        outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *shape])]
+        if self.maps:
+            nodes += [
+                helper.make_node("Identity", ["means"], ["embedding"]),
+                helper.make_node("MatMul", ["pixels", "weights"], ["every_map"]),
+                helper.make_node("Transpose", ["every_map"], ["maps"], perm=[0, 3, 1, 2]),
+                helper.make_node("TopK", ["logits", "k"], ["best", "classes"]),
+                helper.make_node("Unsqueeze", ["classes", "last"], ["indices"]),
+                helper.make_node("GatherND", ["maps", "indices"], ["cam"], batch_dims=1),
+            ]
+            weights += [
+                numpy_helper.from_array(np.array([self.maps], np.int64), "k"),
+                numpy_helper.from_array(np.array([2], np.int64), "last"),
+            ]
+            outputs += [
+                helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 3]),
+                helper.make_tensor_value_info("cam", TensorProto.FLOAT, ["batch", self.maps, SIDE, SIDE]),
+            ]
         graph = helper.make_graph(
-            nodes,
-            "tiny",
-            [helper.make_tensor_value_info(name, input_type, ["batch", SIDE, SIDE, 3])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", *shape])],
-            [numpy_helper.from_array(self.weights, "weights"), numpy_helper.from_array(self.bias, "bias")],
+            nodes, "tiny", [helper.make_tensor_value_info(name, input_type, ["batch", SIDE, SIDE, 3])], outputs, weights
         )
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
@@ -116,6 +142,7 @@ def publish_tiny(
     proto: Any = None,
     classes: int | None = None,
     others: Mapping[Precision, tuple[TinyModel, Gate]] = MappingProxyType({}),
+    calibration: Calibration | None = None,
 ) -> StoredModel:
     """Put ``model`` into the store at ``root`` as a real export would; ``others`` beside it, float inside though.
 
@@ -143,9 +170,14 @@ def publish_tiny(
             source=Source(origin="test", file="none.pth", sha256="0" * 64),
             preprocessing=a_spec(),
             labels=describe_file(staged / LABELS_FILE),
-            outputs=Outputs(classes=classes or len(model.labels), embedding=3, cam=None),
+            outputs=Outputs(
+                classes=classes or len(model.labels),
+                embedding=3 if model.maps else None,
+                cam=ClassActivationMap(k=model.maps, height=SIDE, width=SIDE) if model.maps else None,
+            ),
             opset=17,
             variants=variants,
+            calibration=calibration,
         )
         return store.publish(staged, manifest)
 

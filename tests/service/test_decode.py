@@ -359,7 +359,7 @@ def test_an_orientation_is_found_wherever_it_stands(
     with Image.open(io.BytesIO(data)) as image:
         wanted = np.asarray(ImageOps.exif_transpose(image))
     assert np.array_equal(decoded(data), wanted)
-    whole, scaled = a_decoder().tensor(data, a_spec()), a_decoder().tensor(data, a_scaling_spec())
+    whole, scaled = (a_decoder().tensor(data, spec).pixels for spec in (a_spec(), a_scaling_spec()))
     assert np.abs(whole.astype(int) - scaled).max() < 40
 
 
@@ -409,15 +409,15 @@ def a_spec(side: int = 16, resize: int = 20) -> Preprocessing:
 @pytest.mark.parametrize("kind", ALL_FORMATS)
 def test_a_tensor_is_the_decoded_image_transformed(kind: ImageFormat, decoder: Decoder) -> None:
     data, spec = encode(a_picture(size=(50, 37)), kind), a_spec()
-    assert np.array_equal(decoder.tensor(data, spec), to_tensor(decoder.decode(data), spec))
+    assert np.array_equal(decoder.tensor(data, spec).pixels, to_tensor(decoder.decode(data), spec))
 
 
 def test_a_tensor_goes_into_its_row_of_a_batch_and_no_other(decoder: Decoder) -> None:
     data, spec = encode(a_picture(size=(50, 37))), a_spec()
     batch = np.full((3, 16, 16, 3), 7, np.uint8)
-    row = decoder.tensor(data, spec, batch[1])
+    row = decoder.tensor(data, spec, batch[1]).pixels
     assert np.shares_memory(row, batch[1])
-    assert np.array_equal(batch[1], decoder.tensor(data, spec))
+    assert np.array_equal(batch[1], decoder.tensor(data, spec).pixels)
     assert (batch[[0, 2]] == 7).all()
 
 
@@ -452,8 +452,8 @@ def test_large_jpegs_are_decoded_smaller_where_the_model_says_so(decoder: Decode
         image.draft(None, (40, 40))
         assert image.size == (80, 60)
         wanted = to_tensor(to_rgb(image), spec)
-    assert not np.array_equal(wanted, decoder.tensor(data, a_spec()))
-    assert np.array_equal(decoder.tensor(data, spec), wanted)
+    assert not np.array_equal(wanted, decoder.tensor(data, a_spec()).pixels)
+    assert np.array_equal(decoder.tensor(data, spec).pixels, wanted)
     assert decoder.decode(data).size == (320, 240)
 
 
@@ -464,8 +464,24 @@ def test_jpegs_that_are_decoded_smaller_are_upright(orientation: int, decoder: D
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     data = encode(_reoriented(upright, orientation), "JPEG", quality=95, exif=exif)
-    difference = decoder.tensor(data, a_scaling_spec()).astype(int) - to_tensor(upright, a_spec())
+    difference = decoder.tensor(data, a_scaling_spec()).pixels.astype(int) - to_tensor(upright, a_spec())
     assert np.abs(difference).max() < 40
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_of_the_upright_image(orientation: int, kind: str, decoder: Decoder) -> None:
+    """As it would be decoded whole, whichever way it lies and however much smaller it is decoded."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    data = encode(_reoriented(a_picture(size=(481, 323)), orientation), kind, exif=exif)
+    assert decoder.decode(data).size == (481, 323)
+    for spec in (a_spec(), a_scaling_spec()):
+        assert decoder.tensor(data, spec).whole == (481, 323)
+
+
+def test_the_size_of_pixels(decoder: Decoder) -> None:
+    assert decoder.tensor(np.zeros((30, 50, 3), np.uint8), a_spec()).whole == (50, 30)
 
 
 def test_the_pixel_limit_is_of_the_whole_jpeg() -> None:
@@ -481,7 +497,7 @@ def test_tensors_are_made_in_many_threads_at_once(decoder: Decoder) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda data, row: decoder.tensor(data, spec, row), pictures * 4, batch))
     for data, row in zip(pictures * 4, batch, strict=True):
-        assert np.array_equal(row, decoder.tensor(data, spec))
+        assert np.array_equal(row, decoder.tensor(data, spec).pixels)
 
 
 # Whatever comes in

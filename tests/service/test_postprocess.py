@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from service.postprocess import Prediction, softmax, top_k
+from service.postprocess import Prediction, energy, softmax, top_k
 
 _LOGITS = npst.arrays(
     np.float32,
@@ -64,3 +64,14 @@ def test_predictions_hold_plain_numbers() -> None:
     (best,) = top_k(np.array([0.25, 0.75], np.float32), ["a", "b"], 1)
     assert best == Prediction("b", 1, 0.75)
     assert (type(best.index), type(best.probability)) == (int, float)
+
+
+@given(npst.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e4, 1e4, width=32)))
+def test_energy_is_logsumexp(logits: npt.NDArray[np.float32]) -> None:
+    exact = np.logaddexp.reduce(logits.astype(np.float64))
+    assert energy(logits) == pytest.approx(exact, rel=1e-6, abs=1e-5)
+
+
+def test_energy_of_extreme_logits_is_finite() -> None:
+    assert energy(np.array([1e30, -1e30], np.float32)) == pytest.approx(1e30)
+    assert energy(np.array([-1e30, -1e30], np.float32)) == pytest.approx(-1e30)

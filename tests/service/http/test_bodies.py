@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,6 +172,22 @@ def test_a_form_that_breaks_off_is_a_bad_request(kept: int) -> None:
             split(whole[:length])
 
 
+@pytest.mark.parametrize("kind", ["image/jpeg", "IMAGE/png", "application/octet-stream"])
+def test_a_file_without_a_name_is_known_by_its_type(kind: str) -> None:
+    """RFC 7578, 4.2: a file's part need not have a filename."""
+    typed = f'form-data; name="image"\r\nContent-Type: {kind}'
+    assert split(part(b"1", typed) + part(b"2") + END) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json"])
+def test_an_option_is_no_file(kind: str) -> None:
+    typed = f'form-data; name="top_k"\r\nContent-Type: {kind}'
+    image = part(b"1", 'form-data; name="image"\r\nContent-Type: image/png')  # whose type is not the next part's
+    for option in (part(b"2", typed), part(b"2", 'form-data; name="top_k"')):
+        with pytest.raises(BadRequest, match="'top_k' is no file"):
+            split(image + option + END)
+
+
 @given(
     st.binary(max_size=200)
     | st.lists(
@@ -201,3 +220,105 @@ def test_arbitrary_content_types_raise_nothing_but_service_errors(text: str) -> 
         split(part(b"x") + END, headers)
     except ServiceError:
         return
+
+
+# JSON
+
+JSON = Headers({"content-type": "application/json"})
+
+
+def as_json(*images: bytes) -> bytes:
+    return orjson.dumps({"images": [base64.b64encode(image).decode() for image in images]})
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6), st.sampled_from([None, 2]))
+def test_images_of_json_come_back_in_order(images: list[bytes], indent: int | None) -> None:
+    assert split(as_json(*images), JSON) == images
+    pretty = json.dumps(json.loads(as_json(*images)), indent=indent).replace("/", "\\/").encode()
+    assert split(pretty, JSON) == images
+
+
+@pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8", " application/json ;x=y"])
+def test_content_types_of_json(kind: str) -> None:
+    assert split(as_json(b"x"), form(kind)) == [b"x"]
+
+
+@pytest.mark.parametrize("kind", ["application/jsonl", "text/json", "application/problem+json"])
+def test_other_types_are_no_json(kind: str) -> None:
+    assert split(as_json(b"x"), form(kind)) == [as_json(b"x")]
+
+
+@given(images=st.integers(1, 6), most=st.integers(1, 5))
+def test_too_many_images_of_json(images: int, most: int) -> None:
+    body = as_json(*[b"x"] * images)
+    if images <= most:
+        assert split(body, JSON, most) == [b"x"] * images
+    else:
+        with pytest.raises(TooManyImages, match=str(most)):
+            split(body, JSON, most)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "empty"),
+        (b"{", "malformed at line 1 column"),
+        (b'{"images": ["AAAA"]} x', "malformed at line 1 column 22"),
+        (b'{"images": ["AAAA",]}', "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b'{"images": ["\xff"]}', "malformed"),
+        (b"[" * 5000, "malformed"),
+        (b"[]", 'no list "images"'),
+        (b"null", 'no list "images"'),
+        (b'"AAAA"', 'no list "images"'),
+        (b"{}", 'no list "images"'),
+        (b'{"images": "AAAA"}', 'no list "images"'),
+        (b'{"images": {"0": "AAAA"}}', 'no list "images"'),
+        (b'{"image": ["AAAA"]}', 'no list "images"'),
+        (b'{"images": ["AAAA"], "top_k": 3}', "unknown field 'top_k'"),
+        (b'{"' + b"x" * 5000 + b'": 1, "images": ["AAAA"]}', "unknown field 'xxx"),
+        (b'{"images": []}', "no image"),
+        (b'{"images": [1]}', r"images\[0\] is no string"),
+        (b'{"images": ["AAAA", null]}', r"images\[1\] is no string"),
+        (b'{"images": ["AAAA", [[]]]}', r"images\[1\] is no string"),
+        (b'{"images": [""]}', r"images\[0\] is empty"),
+        (b'{"images": ["AAAA", "AAA"]}', r"images\[1\] is no padded base64"),
+        (b'{"images": ["AAA=="]}', r"images\[0\]"),
+        (b'{"images": ["AA=A"]}', r"images\[0\]"),
+        (b'{"images": ["AAAA="]}', r"images\[0\]"),
+        (b'{"images": ["AAAA===="]}', r"images\[0\]"),
+        (b'{"images": ["===="]}', r"images\[0\]"),
+        (b'{"images": ["=AAA"]}', r"images\[0\]"),
+        (b'{"images": ["AA AA"]}', r"images\[0\]"),
+        (b'{"images": ["AAAA\\n"]}', r"images\[0\]"),
+        (b'{"images": ["AA-_"]}', r"images\[0\]"),
+        (b'{"images": ["\\u0000AAA"]}', r"images\[0\]"),
+        (b'{"images": ["\\u00e9AAA"]}', r"images\[0\]"),
+        (b'{"images": ["data:image/png;base64,AAAA"]}', "leave out what comes before the comma"),
+        (b'{"images": ["https://example.com/a.png"]}', r"images\[0\]"),
+    ],
+)
+def test_json_that_holds_no_images_is_a_bad_request(body: bytes, reason: str) -> None:
+    with pytest.raises(BadRequest, match=reason) as caught:
+        split(body, JSON)
+    assert len(caught.value.message) < 300
+    assert "\n" not in caught.value.message
+
+
+def test_small_things_in_great_number_are_refused_before_they_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million empty lists take two megabytes as text and sixty in memory."""
+    monkeypatch.setattr(orjson, "loads", lambda _: pytest.fail("parsed"))
+    with pytest.raises(TooManyImages):
+        split(b'{"images": [' + b"[]," * 1_000_000 + b"[]]}", JSON)
+
+
+@given(
+    st.binary(max_size=100) | st.recursive(st.none() | st.text(), st.lists).map(lambda v: orjson.dumps({"images": v}))
+)
+def test_arbitrary_json_raises_nothing_but_service_errors(body: bytes) -> None:
+    try:
+        images = split(body, JSON)
+    except ServiceError:
+        return
+    assert images
+    assert all(isinstance(image, bytes) and image for image in images)
