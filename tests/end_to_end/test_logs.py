@@ -47,7 +47,7 @@ def test_every_request_is_one_whole_line(serve: Serve) -> None:
         sent = httpx.post(f"{server.url}/v1/classify", content=data, headers={"x-request-id": "a-1"}, timeout=30)
         assert sent.status_code == 200
         injected = '%0A{"logger":"service.request","id":"forged"}'
-        raw(server, f"/v1/models/x{injected}", b'b" \x1b[2J{"forged":1}')
+        raw(server, f"/v1/models/x{injected}", b'b" [2J{"forged":1}')
         raw(server, f"/v1/models?x={injected}", b"forged\x85\xff")
         server.stop()
         lines = printed(server)
