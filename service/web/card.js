@@ -128,7 +128,7 @@ export class Card {
     } catch (failure) {
       if (this.#heat !== index || signal.aborted) return;
       this.#hideHeat();
-      this.#note(failure.code === "no_heatmap" ? `There is no map of ${label}: ${failure.message}.` : failure.message);
+      this.#note(`There is no map of ${label}: ${failure.message}.`);
     }
   }
 

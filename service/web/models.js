@@ -24,27 +24,38 @@ export class Models {
 
   /** Returns when the models are known; until the service is ready it asks again. */
   async load() {
-    for (;;) {
-      try {
-        this.#served = await api.models();
-        if (this.#served.length > 0) break;
-      } catch (failure) {
-        byId("model-note").textContent = failure.message;
-      }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    }
-    const names = [...new Set(this.#served.map((model) => model.name))];
-    byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
-    byId("model").value = (this.#served.find((model) => model.default) ?? this.#served[0]).name;
-    byId("model").disabled = names.length < 2;
-    this.#showVersions();
+    while (!(await this.#ask())) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    addEventListener("focus", () => this.#ask()); // they may have changed while one looked elsewhere
   }
 
-  #showVersions() {
+  async #ask() {
+    try {
+      const served = await api.models();
+      if (served.length > 0) this.#show(served);
+    } catch (failure) {
+      if (this.#served.length === 0) byId("model-note").textContent = failure.message;
+    }
+    return this.#served.length > 0;
+  }
+
+  /** What was chosen stays, where it is still served. */
+  #show(served) {
+    const before = [byId("model").value, byId("version").value];
+    this.#served = served;
+    const names = [...new Set(served.map((model) => model.name))];
+    byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
+    const first = served.find((model) => model.default) ?? served[0];
+    byId("model").value = names.includes(before[0]) ? before[0] : first.name;
+    byId("model").disabled = names.length < 2;
+    this.#showVersions(before[1]);
+  }
+
+  #showVersions(before) {
     const versions = this.#served.filter((model) => model.name === byId("model").value);
-    const options = versions.map((model) => h("option", { value: model.version }, model.version));
+    const options = versions.map((model) => h("option", { value: model.version }, called(model)));
     byId("version").replaceChildren(...options);
-    byId("version").value = (versions.find((model) => model.default) ?? versions[0]).version;
+    const first = versions.find((model) => model.default) ?? versions[0];
+    byId("version").value = versions.some((model) => model.version === before) ? before : first.version;
     byId("version").disabled = versions.length < 2;
     this.#describe();
   }
@@ -64,4 +75,9 @@ export class Models {
     const { name, version, classes } = this.#chosen();
     return { model: name, version, topK: Math.min(Number(byId("top-k").value), classes) };
   }
+}
+
+/** A version by its number, and by its aliases. */
+function called({ version, aliases = [] }) {
+  return aliases.length ? `${version} (${aliases.join(", ")})` : version;
 }

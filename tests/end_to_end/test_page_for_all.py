@@ -187,7 +187,7 @@ def test_what_a_screen_reader_finds(browser: Browser, server: Server) -> None:
                     - button "Remove ship.jpg"
                     - list "Predictions":
                       - listitem:
-                        - button /ship 95\\.\\d %/ [pressed]
+                        - button /ship 9\\d\\.\\d %/ [pressed]
                     - status: /Where the network sees ship/
                     - slider "Opacity of the map"
         """)
