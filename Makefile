@@ -89,17 +89,26 @@ bench: install-dev ## Measure the service: five minutes, a page with plots in bu
 
 lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
-	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra traces --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
 
 LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-export-default: install-dev ## Train, export, quantize and publish the embedded model (an hour and a half on two cores)
+# The steps before the last are versions 1 and 2 of a store of their own; the tree keeps the whole model alone.
+DEFAULT := cifar10-resnet16
+DEFAULT_STORE := build/models
+
+export-default: install-dev ## Train, export, quantize, calibrate: the embedded model anew (an hour and a half on two cores)
 	@$(BIN)/python -m export train --data $(CIFAR_TRAIN) --validate $(CIFAR_TEST) --out build/default.pth
-	@$(BIN)/python -m export build/default.pth --name cifar10-resnet16 --verify-images $(CIFAR_TEST) \
+	@rm -rf $(DEFAULT_STORE)
+	@$(BIN)/python -m export build/default.pth --name $(DEFAULT) --store $(DEFAULT_STORE) --verify-images $(CIFAR_TEST) \
 		--trained-on "the 50,000 training images of CIFAR-10 (32x32 pixels), re-compressed as JPEG" \
 		--limit "Trained and measured on images re-compressed as JPEG: accuracy is below published figures on the originals."
-	@$(BIN)/python -m export quantize cifar10-resnet16 --calibrate $(CIFAR_TRAIN) --validate $(CIFAR_TEST) \
+	@$(BIN)/python -m export quantize $(DEFAULT) --store $(DEFAULT_STORE) --calibrate $(CIFAR_TRAIN) --validate $(CIFAR_TEST) \
 		--precision int8 $(if $(shell grep -Eom1 'avx512_bf16|amx_bf16' /proc/cpuinfo 2>/dev/null),--precision bf16)
+	@$(BIN)/python -m export calibrate $(DEFAULT) --store $(DEFAULT_STORE) --images $(CIFAR_TEST)
+	@rm -rf model_store/models/$(DEFAULT)
+	@mkdir -p model_store/models/$(DEFAULT)
+	@cp -r $(DEFAULT_STORE)/$(DEFAULT)/3 model_store/models/$(DEFAULT)/
 
 clean: ## Remove the virtual environment and what was built
 	@rm -rf $(VENV) build

@@ -24,6 +24,8 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "train": "train:train",
         "quantize": "quantize:quantize",
         "draft": "draft:draft",
+        "calibrate": "calibrate:calibrate",
+        "reference": "reference:reference",
         "inspect": "inspect:inspect_command",
         "verify": "verify:verify_command",
         "list": "list:list_command",

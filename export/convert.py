@@ -53,8 +53,8 @@ def convert(request: Request, console: Console) -> StoredModel:
 
 def _graph(job: Job) -> Graph:
     if isinstance(job.network, OnnxFile):
-        return wrap(job.network, job.preprocessing)
-    return export_graph(job.network, job.preprocessing)
+        return wrap(job.network, job.preprocessing, job.maps)
+    return export_graph(job.network, job.preprocessing, job.maps)
 
 
 def _reference(job: Job) -> Callable[[Pixels], Reference]:

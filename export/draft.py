@@ -7,11 +7,9 @@ Only images that are scaled count: the others would only raise the agreement.
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +20,10 @@ from export.gate import GateError
 from export.gate_providers import open_logits
 from export.image_sets import Pixels
 from export.images import list_images, read_images, spread
-from export.model_card import CARD_FILE, renew_card
 from export.progress import shown
+from export.publishing import publish_next
 from export.subsets import UNLABELLED, batches
-from model_store.manifest import JpegScaling, Manifest, Precision, Preprocessing
+from model_store.manifest import JpegScaling, Precision, Preprocessing
 from model_store.reports import ROUNDING, Gate, GateProvider
 from model_store.store import ModelStore, StoredModel
 
@@ -146,18 +144,5 @@ def publish(store: ModelStore, stored: StoredModel, findings: Findings, margin: 
             f"images (limit {worst.min_agreement:.2%}); a larger --margin changes less"
         )
     scaling = JpegScaling(margin=margin, gate=worst)
-    manifest = stored.manifest.model_copy(
-        update={
-            "version": store.next_version(stored.manifest.name),
-            "created": datetime.now(UTC).replace(microsecond=0),
-            "preprocessing": stored.manifest.preprocessing.model_copy(update={"jpeg_scaling": scaling}),
-        }
-    )
-    manifest = Manifest.model_validate(manifest.model_dump())
-    card = stored.folder / CARD_FILE
-    before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    with store.staging() as staged:
-        for kept in manifest.files:
-            shutil.copyfile(stored.path(kept), staged / kept.file)
-        (staged / CARD_FILE).write_text(renew_card(before, manifest, stored.labels()), encoding="utf-8", newline="\n")
-        return store.publish(staged, manifest)
+    preprocessing = stored.manifest.preprocessing.model_copy(update={"jpeg_scaling": scaling})
+    return publish_next(store, stored, lambda _: {"preprocessing": preprocessing})

@@ -1,35 +1,22 @@
-"""The plots of the gate's report, as inline SVG: small, sharp, and made without a display."""
+"""The plots of the gate's report."""
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from export.gate import Comparison, Flags, Numbers
+from export.pages import Plot, svg
 
 _CLASSES_SHOWN: Final = 20
 _LABEL_LENGTH: Final = 24
 _BUCKETS: Final = 10
 _FP32, _VARIANT, _INK = "#9aa5b1", "#2f6f9f", "#333333"
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One plot: its title, what it tells, and the SVG element, in which matplotlib has escaped all text."""
-
-    title: str
-    text: str
-    svg: str
 
 
 def plots(comparison: Comparison, labels: Sequence[str]) -> list[Plot]:
@@ -40,12 +27,12 @@ def plots(comparison: Comparison, labels: Sequence[str]) -> list[Plot]:
             "Agreement by fp32's margin",
             "Share of images with fp32's top class, by how far fp32's best logit is above its second. "
             "Near-ties, at the left, flip both ways.",
-            _svg("agreement", lambda axes: _agreement(axes, comparison)),
+            svg("agreement", lambda axes: _agreement(axes, comparison)),
         ),
         Plot(
             "Logit error",
             "Images by their largest absolute error of a logit.",
-            _svg("errors", lambda axes: _errors(axes, comparison)),
+            svg("errors", lambda axes: _errors(axes, comparison)),
         ),
         _by_class(comparison, names),
     ]
@@ -54,7 +41,7 @@ def plots(comparison: Comparison, labels: Sequence[str]) -> list[Plot]:
             Plot(
                 "Changed answers",
                 "fp32's answer, at the left, and what it became, below; agreeing answers are left out.",
-                _svg("confusion", lambda axes: _confusion(axes, comparison, names), square=True),
+                svg("confusion", lambda axes: _confusion(axes, comparison, names), square=True),
             )
         )
     return found
@@ -64,22 +51,6 @@ def _plain(label: str) -> str:
     """``label`` on one line, short enough for an axis."""
     line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
     return line if len(line) <= _LABEL_LENGTH else line[: _LABEL_LENGTH - 1] + "…"
-
-
-def _svg(name: str, draw: Callable[[Axes], None], square: bool = False) -> str:
-    """What ``draw`` draws. Ids are told apart by ``name``, as all plots share one page."""
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": name, "text.parse_math": False, "font.size": 9}
-    with mpl.rc_context(style), warnings.catch_warnings():
-        # A script that the font lacks: the reader's browser has another.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure = Figure(figsize=(6.4, 5.6) if square else (6.4, 3.2), layout="constrained")
-        axes = figure.subplots()
-        axes.spines[["top", "right"]].set_visible(False)
-        draw(axes)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]  # what is before the element is no part of HTML
 
 
 def _agreement(axes: Axes, comparison: Comparison) -> None:
@@ -105,14 +76,14 @@ def _by_class(comparison: Comparison, names: Sequence[str]) -> Plot:
     if comparison.targets is None:
         text = "Share of images with fp32's answer, by that answer."
         shares = _shares(~comparison.changed, comparison.expected, len(names))
-        svg = _svg("classes", lambda axes: _bars(axes, names, {"same answer": shares}))
-        return Plot("Agreement by class", text, svg)
+        drawn = svg("classes", lambda axes: _bars(axes, names, {"same answer": shares}))
+        return Plot("Agreement by class", text, drawn)
     right = {
         "fp32": _shares(np.asarray(comparison.expected == comparison.targets), comparison.targets, len(names)),
         "variant": _shares(np.asarray(comparison.found == comparison.targets), comparison.targets, len(names)),
     }
-    svg = _svg("classes", lambda axes: _bars(axes, names, right))
-    return Plot("Accuracy by class", "Share of right answers, by label.", svg)
+    drawn = svg("classes", lambda axes: _bars(axes, names, right))
+    return Plot("Accuracy by class", "Share of right answers, by label.", drawn)
 
 
 def _shares(flags: Flags, classes: Numbers, count: int) -> list[float]:

@@ -1,26 +1,20 @@
-"""The gate's report as one HTML page that needs nothing else: figures, plots, worst layers, worst images.
-
-Labels and file names come from outside: the template escapes them, and in the
-plots they are plain text, never mathematics.
-"""
+"""The gate's report as one HTML page: figures, plots, worst layers, worst images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from export import gate_plots
 from export.gate import Comparison, Floats, Verdict
+from export.pages import render_page
 from export.sensitivity import LayerHarm
 from model_store.manifest import Precision
 from model_store.reports import Quantization
 
-_TEMPLATE: Final = "gate_report.html.j2"
 _WORST_IMAGES: Final = 20
 _WORST_LAYERS: Final = 20
 _METHODS: Final = {"minmax": "min-max", "entropy": "entropy", "percentile": "percentile"}
@@ -67,15 +61,9 @@ class WorstImage:
 
 def render_report(findings: Findings) -> str:
     """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     gate = findings.verdict.gate
-    return environment.get_template(_TEMPLATE).render(
+    return render_page(
+        "gate_report.html.j2",
         findings=findings,
         gate=gate,
         outcome=_outcome(findings.verdict),

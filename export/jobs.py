@@ -21,6 +21,7 @@ from export.labels import Labels, default_labels, origin_labels, read_labels
 from export.model_card import CardNotes
 from export.networks import parameter_count
 from export.onnx_file import OnnxFile, read_onnx
+from export.onnx_graph import Maps
 from export.origins import Description
 from export.preprocessing import InputOptions, decide, in_words, usual_input
 from export.specs import get_spec
@@ -44,6 +45,7 @@ class Request:
     weights    -- key of the state dict in a checkpoint, or prefix of its names.
     about      -- what is known of published weights; goes before what the file says.
     reference  -- how published weights are called; the manifest keeps it in the place of a file's name.
+    maps       -- of how many classes the graph gives activation maps.
     """
 
     checkpoint: Path
@@ -60,6 +62,7 @@ class Request:
     weights: str | None = None
     about: Description | None = None
     reference: str | None = None
+    maps: Maps = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,7 @@ class Job:
     labels: Labels
     preprocessing: Preprocessing
     images: ImageSet
+    maps: Maps
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ def prepare(request: Request, store: ModelStore, console: Console) -> Job:
         labels=labels,
         preprocessing=preprocessing,
         images=images,
+        maps=request.maps,
     )
 
 

@@ -9,10 +9,11 @@ from typing import Final
 
 from export.checkpoints import Training
 from export.markdown import table
-from model_store.manifest import Accuracy, JpegScaling, Manifest, Variant
+from model_store.manifest import Accuracy, Calibration, JpegScaling, Manifest, Reference, Variant
 
 CARD_FILE: Final = "README.md"
 _LABELS_SHOWN: Final = 20
+_UNCALIBRATED: Final = "Probabilities are not calibrated."
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,10 @@ def render_card(manifest: Manifest, labels: Sequence[str], training: Training | 
             ]
     if any(variant.gate for variant in manifest.variants):
         sections += ["## Other precisions", _gates(manifest.variants)]
+    if manifest.calibration:
+        sections += ["## Calibration", _calibration(manifest.calibration)]
+    if manifest.reference:
+        sections += ["## Reference", _reference(manifest.reference)]
     sections += ["## Intended use", _use(manifest), "## Known limits", _limits(manifest, labels, notes)]
     return "\n\n".join(sections) + "\n"
 
@@ -54,6 +59,9 @@ def renew_card(previous: str, manifest: Manifest, labels: Sequence[str]) -> str:
     known = _by_title(previous)
     fresh = _by_title(render_card(manifest, labels, None, CardNotes()))
     kept = {title: known[title] for title in ("## Training", "## Known limits") if title in known}
+    if manifest.calibration and "## Known limits" in kept:
+        lines = kept["## Known limits"].splitlines()
+        kept["## Known limits"] = "\n".join(line for line in lines if line != f"- {_UNCALIBRATED}")
     return "\n\n".join(f"{title}\n\n{text}" for title, text in (fresh | kept).items()) + "\n"
 
 
@@ -191,6 +199,29 @@ def _accuracy(accuracy: Accuracy, images: int, source: str) -> str:
     return f"{overall}\n\n{table(('class', 'top-1'), rows)}"
 
 
+def _calibration(found: Calibration) -> str:
+    source = _inline(found.image_source)
+    measured = f"{found.held_out:,} others" if found.held_out else "the same"
+    page = f" ([page]({found.report.file}))" if found.report else ""
+    return (
+        f"Probabilities are softmax(logits / {found.temperature:.4f}): the temperature was fitted on {found.images:,} "
+        f"images of {source}. On {measured} the expected calibration error ({found.bins} bins, fp32) is "
+        f"**{found.error_after:.2%}** with it and {found.error_before:.2%} without{page}. No answer changes.\n\n"
+        f"{100 * found.coverage:g}% of the images have an energy, logsumexp(logits), of at least {found.energy:.3f}, "
+        f"and a largest logit of at least {found.max_logit:.3f}: what has less looks like none of the classes. All of "
+        "it holds for images like those it was measured on."
+    )
+
+
+def _reference(found: Reference) -> str:
+    vectors = " and of embeddings" if found.embedding else ""
+    return (
+        f"Images that come are compared with {found.images:,} of {_inline(found.image_source)} "
+        f"({found.created:%Y-%m-%d}), by histograms of predicted classes, confidence, entropy and energy{vectors}. "
+        "Of those images nothing else is kept."
+    )
+
+
 def _use(manifest: Manifest) -> str:
     return (
         f"Sorting images into the {manifest.outputs.classes} classes above, comparing them by embedding, and showing "
@@ -204,8 +235,9 @@ def _limits(manifest: Manifest, labels: Sequence[str], notes: CardNotes) -> str:
         f'There are {len(labels)} classes and no "none of them": an image of anything else gets one of these labels '
         "all the same, often with a high probability.",
         "Accuracy holds for images like those it was measured on; elsewhere, measure again.",
-        "Probabilities are not calibrated.",
     ]
+    if manifest.calibration is None:
+        limits.append(_UNCALIBRATED)
     if max(spec.width, spec.height) < 64:
         limits.insert(
             0,

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,10 @@ from export.errors import ExportError
 from model_store.manifest import ClassActivationMap, Outputs, Preprocessing
 
 OPSET: Final = 20
-MAX_MAPS: Final = 5
+# How many classes have a map: so many, "all", or None: all of up to 100 classes, else the 10 best.
+Maps = int | Literal["all"] | None
+_ALL_MAPS_UP_TO: Final = 100
+_SOME_MAPS: Final = 10
 INPUT: Final = "image"
 OUTPUTS: Final = ("logits", "embedding", "cam")
 # Where a network's channels lie in the graph's RGB, if it takes them the other way round.
@@ -54,6 +57,13 @@ class Graph:
     def save(self, path: Path) -> None:
         """Write the one file, weights and all."""
         path.write_bytes(self.model.SerializeToString())
+
+
+def map_count(classes: int, maps: Maps) -> int:
+    """How many class activation maps a network of so many classes gets."""
+    if maps is None:
+        maps = "all" if classes <= _ALL_MAPS_UP_TO else _SOME_MAPS
+    return classes if maps == "all" else min(maps, classes)
 
 
 def rgb_normalisation(preprocessing: Preprocessing) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -97,10 +107,10 @@ class ServingGraph(nn.Module):
         return logits, embedding, maps.reshape(-1, self.k, *features.shape[2:])
 
 
-def export_graph(net: Classifier, preprocessing: Preprocessing) -> Graph:
+def export_graph(net: Classifier, preprocessing: Preprocessing, maps: Maps = None) -> Graph:
     """``net`` as a checked ONNX graph; ``GraphError`` where that fails."""
     classes = net.fc.out_features
-    module = ServingGraph(net, preprocessing, min(MAX_MAPS, classes)).eval()
+    module = ServingGraph(net, preprocessing, map_count(classes, maps)).eval()
     image = torch.zeros(2, preprocessing.height, preprocessing.width, 3, dtype=torch.uint8)
     with torch.inference_mode():
         _, embedding, cam = module(image)

@@ -20,7 +20,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 from export.image_sets import Pixels
 from export.onnx_batch import free_batch
 from export.onnx_file import OnnxFile, with_shapes
-from export.onnx_graph import BGR, INPUT, MAX_MAPS, Graph, GraphError, check_graph, rgb_normalisation
+from export.onnx_graph import BGR, INPUT, Graph, GraphError, Maps, check_graph, map_count, rgb_normalisation
 from export.onnx_head import Head, Linear, find_head
 from export.parity import Reference, open_session
 from export.preprocessing import normalised
@@ -33,21 +33,21 @@ _PREFIX: Final = "net/"
 _OURS: Final = "serving/"
 
 
-def wrap(file: OnnxFile, preprocessing: Preprocessing) -> Graph:
+def wrap(file: OnnxFile, preprocessing: Preprocessing, maps: Maps = None) -> Graph:
     """``file`` as the service's graph; ``GraphError`` where that cannot be."""
     try:
-        return _wrap(file, preprocessing)
+        return _wrap(file, preprocessing, maps)
     except GraphError as error:
         raise GraphError(f"{file.path}: {error}") from error
 
 
-def _wrap(file: OnnxFile, preprocessing: Preprocessing) -> Graph:
+def _wrap(file: OnnxFile, preprocessing: Preprocessing, maps: Maps) -> Graph:
     model = compose.add_prefix(_recent(file), _PREFIX)
     if file.batch is not None:
         free_batch(model.graph, with_shapes(model, preprocessing.height, None).graph, _PREFIX + file.input, file.batch)
     model = with_shapes(model, preprocessing.height, "batch")
     head = find_head(model.graph, _PREFIX + file.output)
-    outputs = _outputs(file.classes, head)
+    outputs = _outputs(file.classes, head, maps)
     network = _named(model.graph, head)
     nodes = [
         *_preprocess(_PREFIX + file.input, preprocessing.channel_order == "bgr"),
@@ -76,10 +76,10 @@ def _recent(file: OnnxFile) -> onnx.ModelProto:
         raise GraphError(f"opset {file.opset} cannot be converted to {MIN_OPSET}: {reason}; export it anew") from error
 
 
-def _outputs(classes: int, head: Head) -> Outputs:
+def _outputs(classes: int, head: Head, maps: Maps) -> Outputs:
     cam = None
     if head.linear and head.maps:
-        cam = ClassActivationMap(k=min(MAX_MAPS, classes), height=head.maps[1], width=head.maps[2])
+        cam = ClassActivationMap(k=map_count(classes, maps), height=head.maps[1], width=head.maps[2])
     return Outputs(classes=classes, embedding=head.linear.weight.shape[1] if head.linear else None, cam=cam)
 
 

@@ -58,6 +58,17 @@ class Source:
         """As many images as tell the agreement, evenly spaced, taken as unlabelled."""
         return self._only(spread(list(self.files), UNLABELLED), None)
 
+    def halves(self, seed: int = 0) -> tuple[NamedImages, NamedImages]:
+        """All images in two parts, drawn by chance and each with half of every label; ``targets`` may not be None."""
+        if self.targets is None:
+            raise ValueError("only labelled images are halved by label")
+        generator = np.random.default_rng(seed)
+        numbers = np.array(self.targets)
+        # By label, and by chance within it; then every other one, so that odd numbers of images even out.
+        order = np.lexsort((generator.random(len(numbers)), numbers))
+        first, second = (sorted(self.files[i] for i in order[start::2]) for start in (0, 1))
+        return self._only(first, self.targets), self._only(second, self.targets)
+
     def _only(self, files: list[str], targets: tuple[int, ...] | None) -> NamedImages:
         if targets is not None:
             target_of = dict(zip(self.files, targets, strict=True))

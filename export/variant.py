@@ -7,10 +7,8 @@ file: there is nothing to calibrate or convert, but it goes through the same gat
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -21,8 +19,8 @@ from export.errors import ExportError
 from export.gate import GateError, Thresholds
 from export.gate_providers import check_provider
 from export.gate_report import Findings, render_report
-from export.model_card import CARD_FILE, renew_card
 from export.progress import shown
+from export.publishing import publish_next
 from export.quantize import calibrate
 from export.variant_images import Calibration, VariantImages, choose_images
 from model_store.manifest import File, Variant
@@ -189,24 +187,11 @@ def _publish(store: ModelStore, stored: StoredModel, made: Sequence[_Made]) -> S
     """The next version of the model: what ``stored`` holds, and the new variants in the place of older ones."""
     new = {one.precision for one in made}
     others = [variant for variant in stored.manifest.variants if variant.precision not in new]
-    with store.staging() as staged:
-        variants = [_stage(one, stored, staged) for one in made]
-        written = {path.name for path in staged.iterdir()}
-        manifest = stored.manifest.model_copy(
-            update={
-                "version": store.next_version(stored.manifest.name),
-                "created": datetime.now(UTC).replace(microsecond=0),
-                "variants": [*others, *variants],
-            }
-        )
-        manifest = manifest.model_validate(manifest.model_dump())
-        for kept in manifest.files:
-            if kept.file not in written:
-                shutil.copyfile(stored.path(kept), staged / kept.file)
-        (staged / CARD_FILE).write_text(
-            renew_card(_card(stored), manifest, stored.labels()), encoding="utf-8", newline="\n"
-        )
-        return store.publish(staged, manifest)
+
+    def make(staged: Path) -> dict[str, list[Variant]]:
+        return {"variants": [*others, *(_stage(one, stored, staged) for one in made)]}
+
+    return publish_next(store, stored, make)
 
 
 def _stage(made: _Made, stored: StoredModel, staged: Path) -> Variant:
@@ -226,9 +211,3 @@ def _stage(made: _Made, stored: StoredModel, staged: Path) -> Variant:
         gate=made.candidate.verdict.gate,
         report=describe_file(page),
     )
-
-
-def _card(stored: StoredModel) -> str:
-    """The card of the version that this one is made from; empty where it has none."""
-    path = stored.folder / CARD_FILE
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""

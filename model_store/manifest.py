@@ -8,18 +8,23 @@ release is refused, not half understood.
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
+from model_store.files import File as File
+from model_store.files import Part
+from model_store.files import Sha256 as Sha256
+from model_store.names import check_name as check_name
+from model_store.names import check_version as check_version
+from model_store.names import parse_reference as parse_reference
+from model_store.reference import Reference as Reference
 from model_store.reports import Accuracy as Accuracy
 from model_store.reports import Calibration as Calibration
 from model_store.reports import Gate as Gate
 from model_store.reports import Parity as Parity
-from model_store.reports import Part
 from model_store.reports import Quantization as Quantization
 
 MANIFEST_FILE: Final = "manifest.json"
@@ -31,47 +36,13 @@ ResizeMode = Literal["shorter", "squash"]
 ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
-_FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_MODEL_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
-
 
 class ManifestError(Exception):
     """A manifest that cannot be read or does not hold together; one line says what and where."""
 
 
-def check_name(name: str) -> str:
-    """A model's name, safe as a folder and in a URL, or ``ValueError``."""
-    if not _MODEL_NAME.fullmatch(name) or ".." in name:
-        raise ValueError(
-            f"{name!r} is no model name: at most 64 of a-z, 0-9, '.', '_', '-', the first a letter or digit"
-        )
-    return name
-
-
-def check_version(version: str) -> str:
-    """A version is a whole number from 1, as text, or ``ValueError``."""
-    if not _VERSION.fullmatch(version):
-        raise ValueError(f"{version!r} is no version: a whole number from 1")
-    return version
-
-
-def parse_reference(text: str) -> tuple[str, str | None]:
-    """``NAME`` or ``NAME@VERSION`` as a pair, or ``ValueError``."""
-    name, at, version = text.partition("@")
-    return check_name(name), check_version(version) if at else None
-
-
-def _check_file_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a plain file name")
-    return name
-
-
 ModelName = Annotated[str, AfterValidator(check_name)]
 Version = Annotated[str, AfterValidator(check_version)]
-FileName = Annotated[str, AfterValidator(_check_file_name)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Triple = tuple[float, float, float]
 
 
@@ -156,14 +127,6 @@ class Outputs(Part):
     cam: ClassActivationMap | None
 
 
-class File(Part):
-    """A file beside the manifest, by name, hash and size."""
-
-    file: FileName
-    sha256: Sha256
-    bytes: int = Field(gt=0)
-
-
 class Variant(File):
     """The network in one arithmetic, with the report that admitted it.
 
@@ -211,6 +174,7 @@ class Manifest(Part):
     opset: int = Field(gt=0)
     variants: list[Variant] = Field(min_length=1)
     calibration: Calibration | None = None
+    reference: Reference | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -225,14 +189,17 @@ class Manifest(Part):
             raise ValueError("a bf16 variant is the fp32 file")
         if self.outputs.cam and self.outputs.cam.k > self.outputs.classes:
             raise ValueError("cam has more maps than there are classes")
+        if self.reference and max(self.reference.top_classes) >= self.outputs.classes:
+            raise ValueError("the reference has a class that the model has not")
         return self
 
     @property
     def files(self) -> list[File]:
         """Every file that belongs to the model, but for the manifest."""
         weights = [variant for variant in self.variants if variant.precision != "bf16"]
-        reports = [variant.report for variant in self.variants if variant.report]
-        return [self.labels, *weights, *reports]
+        reports = [report.report for report in (*self.variants, self.calibration) if report and report.report]
+        embedding = [self.reference.embedding] if self.reference and self.reference.embedding else []
+        return [self.labels, *weights, *reports, *embedding]
 
     def variant(self, precision: Precision) -> Variant | None:
         return next((v for v in self.variants if v.precision == precision), None)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from model_store.files import File, Part
 
 ROUNDING: Final = 1e-9  # of shares, which are quotients of whole numbers
 
@@ -16,12 +18,6 @@ CalibrationMethod = Literal["minmax", "entropy", "percentile"]
 GateRule = Literal["accuracy", "agreement", "off"]
 GateProvider = Literal["cpu", "openvino", "cuda"]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Part(BaseModel):
-    """A part of the manifest: frozen, nothing guessed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Accuracy(Part):
@@ -78,8 +74,8 @@ class Gate(Part):
     max_accuracy_drop: Share
     min_agreement: Share
     max_absolute_error: float = Field(ge=0)
-    by_class: dict[str, Share] = {}
-    baseline_by_class: dict[str, Share] = {}
+    by_class: dict[str, Share] = Field(default_factory=dict)
+    baseline_by_class: dict[str, Share] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _holds(self) -> Self:
@@ -108,10 +104,16 @@ class Calibration(Part):
     calibration errors over ``bins`` of equal width, before and after. ``energy`` and ``max_logit`` are thresholds:
     ``coverage`` of the images have an energy score logsumexp(logits) (Liu et al., 2020,
     https://arxiv.org/abs/2010.03759), or a largest logit, of at least so much; what has less looks like none of them.
+    All logits are fp32's, not divided by the temperature.
+
+    images   -- so many fitted the temperature and the thresholds.
+    held_out -- so many others, of the same source, that the errors were measured on; 0: on the same ones.
+    report   -- the page for people, beside the manifest.
     """
 
     temperature: float = Field(gt=0, le=1000)
     images: int = Field(gt=0)
+    held_out: int = Field(default=0, ge=0)
     image_source: str
     bins: int = Field(gt=0, le=1000)
     error_before: Share
@@ -119,3 +121,4 @@ class Calibration(Part):
     coverage: Share
     energy: float
     max_logit: float
+    report: File | None = None

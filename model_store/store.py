@@ -3,11 +3,13 @@
 A version is whole or absent: it is written to a temporary folder beside the
 others and renamed into place, and never changed afterwards. ``NAME/PROMOTED``,
 where there is one, names the version that stands for the model; else the newest does.
+Other names for versions are in ``NAME/aliases`` (model_store/aliases.py).
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from model_store.aliases import ALIASES_FOLDER, PROMOTED_FILE, STAGING_PREFIX, list_aliases, read_alias, write_alias
 from model_store.manifest import (
     MANIFEST_FILE,
     File,
@@ -23,19 +26,18 @@ from model_store.manifest import (
     ManifestError,
     Precision,
     Variant,
-    check_name,
-    check_version,
     dump_manifest,
     load_manifest,
-    parse_reference,
 )
+from model_store.names import STABLE, check_alias, check_name, check_version, is_alias, parse_reference
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 EMBEDDED_MODELS: Final = Path(__file__).parent / "models"
 LABELS_FILE: Final = "labels.txt"
-PROMOTED_FILE: Final = "PROMOTED"
-_STAGING_PREFIX: Final = ".staging-"
+PROFILES_FOLDER: Final = "profiles"
+"""Beside the versions: settings that were measured for them, which the service writes."""
 
 
 class StoreError(Exception):
@@ -61,7 +63,11 @@ class StoredModel:
         return variant
 
     def labels(self) -> tuple[str, ...]:
-        """The classes' names, by index; one a line in the labels file."""
+        """The classes' names, by index; one a line in the labels file, which is read once."""
+        return self._labels
+
+    @functools.cached_property
+    def _labels(self) -> tuple[str, ...]:
         path = self.path(self.manifest.labels)
         try:
             text = path.read_text(encoding="utf-8")
@@ -124,10 +130,18 @@ class ModelStore:
         return sorted(found, key=int)
 
     def resolve(self, name: str, version: str | None = None) -> StoredModel:
-        """The model ``name``: the version given, else the promoted one, else the newest; ``StoreError`` where none."""
+        """The model ``name``: the version given, by number or alias, else the promoted one, else the newest.
+
+        ``StoreError`` where there is none.
+        """
         newest = self.newest(name)
-        if version is None:
+        if version is None or version == STABLE:
             version = self.promoted(name) or newest
+        elif is_alias(version):
+            alias, version = version, self.aliases(name).get(version)
+            if version is None:
+                there = ", ".join([STABLE, *self.aliases(name)])
+                raise StoreError(f"model {name!r} has no alias {alias!r}; there: {there}")
         elif _checked(check_version, version) not in (versions := self.versions(name)):
             raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
         folder = self.root / name / version
@@ -145,44 +159,70 @@ class ModelStore:
 
     def promoted(self, name: str) -> str | None:
         """The version that was promoted, if one was; ``StoreError`` where it is not there any more."""
-        path = self.root / _checked(check_name, name) / PROMOTED_FILE
-        try:
-            version = path.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path}: cannot be read: {error}") from error
-        if _checked(check_version, version) not in self.versions(name):
-            raise StoreError(f"{path}: version {version} is promoted, but it is not there")
+        return self._named(name, STABLE)
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Versions by alias, ``stable`` left out; ``StoreError`` where one names a version that is not there."""
+        folder = self.root / _checked(check_name, name)
+        named = {alias: self._named(name, alias) for alias in _checked(list_aliases, folder)}
+        return {alias: version for alias, version in named.items() if version is not None}
+
+    def _named(self, name: str, alias: str) -> str | None:
+        folder = self.root / _checked(check_name, name)
+        version = _checked(lambda folder: read_alias(folder, alias), folder)
+        if version is not None and version not in self.versions(name):
+            what = "is promoted" if alias == STABLE else f"is the {alias}"
+            raise StoreError(f"{folder}: version {version} {what}, but it is not there")
         return version
 
     def promote(self, name: str, version: str | None) -> StoredModel:
         """Make ``version`` the one that stands for ``name``; None goes back to the newest. Says which it is now."""
-        path = self.root / name / PROMOTED_FILE
         if version is None:
             self.resolve(name, self.newest(name))
-            path.unlink(missing_ok=True)
+            write_alias(self.root / name, STABLE, None)
         else:
-            self.resolve(name, version).verify()
-            with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=_STAGING_PREFIX, delete=False) as file:
-                file.write(f"{version}\n")
-            temporary = Path(file.name)
-            temporary.chmod(0o644)
-            temporary.replace(path)
+            promoted = self.resolve(name, version)
+            promoted.verify()
+            write_alias(self.root / name, STABLE, promoted.manifest.version)
         return self.resolve(name)
 
+    def set_alias(self, name: str, alias: str, version: str | None) -> None:
+        """Make ``alias`` name ``version``, whose files are verified first; None takes it away.
+
+        ``StoreError`` where there is no such version or alias, and for ``stable``, which ``promote`` moves.
+        """
+        if _checked(check_alias, alias) == STABLE:
+            raise StoreError("'stable' is what promote says; give it a version, or take its promotion back")
+        if version is None:
+            if alias not in self.aliases(name):
+                raise StoreError(f"model {name!r} has no alias {alias!r}")
+            write_alias(self.root / name, alias, None)
+        else:
+            stored = self.resolve(name, version)
+            stored.verify()
+            write_alias(self.root / name, alias, stored.manifest.version)
+
     def remove(self, name: str, version: str) -> None:
-        """Delete one version, all of it or nothing; ``StoreError`` where it is the promoted one of several."""
-        self.resolve(name, version)
+        """Delete one version, all of it or nothing, and with the last one what belongs to the model.
+
+        ``StoreError`` where it is the promoted one of several, or an alias names it.
+        """
+        version = self.resolve(name, version).manifest.version
         last = self.versions(name) == [version]
         if not last and self.promoted(name) == version:
             raise StoreError(f"{name} version {version} is promoted; promote another version first")
+        if aliases := [alias for alias, named in self.aliases(name).items() if named == version]:
+            raise StoreError(f"{name} version {version} is its {', '.join(aliases)}; move or remove that alias first")
+        folder = self.root / name
         with self.staging() as trash:
-            (self.root / name / version).replace(trash / version)
-        if last:
-            (self.root / name / PROMOTED_FILE).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty: whatever else lies there is not ours
-                (self.root / name).rmdir()
+            (folder / version).replace(trash / version)
+            if last:
+                (folder / PROMOTED_FILE).unlink(missing_ok=True)
+                for rest in (PROFILES_FOLDER, ALIASES_FOLDER):
+                    with contextlib.suppress(FileNotFoundError):
+                        (folder / rest).replace(trash / rest)
+                with contextlib.suppress(OSError):  # not empty: whatever else lies there is not ours
+                    folder.rmdir()
 
     def newest(self, name: str) -> str:
         """The highest version of ``name``; ``StoreError`` where it has none."""
@@ -200,7 +240,7 @@ class ModelStore:
     def staging(self) -> Iterator[Path]:
         """A temporary folder on the store's file system, removed at the end unless published."""
         self.root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=self.root))
+        folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
         try:
             yield folder
         finally:
@@ -236,7 +276,7 @@ def _check_admitted(variant: Variant) -> None:
         raise StoreError(f"{variant.file}: it did not pass the {variant.gate.rule} gate; not published")
 
 
-def _checked(check: Callable[[str], T], value: str) -> T:
+def _checked(check: Callable[[V], T], value: V) -> T:
     try:
         return check(value)
     except ValueError as error:

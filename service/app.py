@@ -3,6 +3,7 @@
 Images take the mounted ASGI application, not ``@bentoml.api``: BentoML's own
 input types would fetch URLs that clients send, and cost ten times as much. Its
 metrics (labelled by raw path), tracing and access log are off for the same reason.
+The one method there is, for BentoML's clients, takes that way, too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 import logging
 import os
 import sys
-from typing import Any, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, cast
 
 from service.config import ConfigError, load_settings, variable
 from service.workers import Workers, make_run_dir, worker_count
@@ -36,17 +38,26 @@ if settings.server.run_dir is not None:
 import bentoml  # noqa: E402
 import orjson  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
+from bentoml.exceptions import BentoMLException  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
+from service import log_format  # noqa: E402
 from service.errors import NotReady  # noqa: E402
+from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
+from service.http.bounded import BoundedBodies  # noqa: E402
+from service.http.metrics_server import MetricsServer  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
+from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
+
 logger = logging.getLogger(__name__)
-logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root handler prints it
+log_format.install(settings.logs.log_format)
 
 workers = Workers(settings.server.run_dir, worker_count(settings.server.workers))
 try:
@@ -61,11 +72,12 @@ api = Api(runtime)
 class _Direct(Service[Any]):  # type: ignore[misc]
     """Gives our routes their requests before BentoML's middleware, which costs more than they do.
 
-    All else (life cycle, ``/livez``, ``/readyz``, unknown paths) takes BentoML's way, at whose end ``api`` is mounted.
+    All else (life cycle, ``/livez``, ``/readyz``, unknown paths) takes BentoML's way, at whose end ``api`` is mounted;
+    no body that goes there is larger than ours may be.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
-        rest = cast("ASGIApp", super().to_asgi(is_main))
+        rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             ours = scope["type"] == "http" and api.knows(scope["path"])
@@ -92,6 +104,11 @@ class ResNetService:
         """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
         try:
             check_start(settings)
+            server = settings.server
+            if server.grpc_port is not None:
+                check_port("grpc", server.grpc_host, server.grpc_port)
+            if server.metrics_port is not None:
+                check_port("metrics", server.metrics_host, server.metrics_port)
             os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
         except (*StartError, OSError) as error:
             sys.exit(f"resnet-serving: {error}")
@@ -103,20 +120,65 @@ class ResNetService:
         # A bento's workers run in the bento's folder, not in this one.
         os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
 
+    def __init__(self) -> None:
+        self._grpc: GrpcServer | None = None
+        self._metrics: MetricsServer | None = None
+
     @bentoml.on_startup
     async def start(self) -> None:
         loading = runtime.start()
         api.start()
+        if settings.server.metrics_port is not None:
+            await self._start_metrics()  # before the models: that none is loaded is worth knowing
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading
         else:
             loading.add_done_callback(_end_service_on_failure)
+        if settings.server.grpc_port is not None:
+            await self._start_grpc()
+
+    async def _start_metrics(self) -> None:
+        server = MetricsServer(runtime.metrics)
+        try:
+            await server.start(settings.server)
+        except ConfigError as error:
+            logger.error("resnet-serving: %s", error)
+            workers.end_service()
+        else:
+            self._metrics = server
+
+    async def _start_grpc(self) -> None:
+        from service.grpc.server import GrpcServer  # a service without it does not load gRPC
+
+        server = GrpcServer(runtime)
+        try:
+            await server.start(settings.server)
+        except ConfigError as error:
+            logger.error("resnet-serving: %s", error)
+            workers.end_service()
+        else:
+            self._grpc = server
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop()
         await api.stop()
         await runtime.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
+
+    @bentoml.api(route=native.PATH)
+    async def classify(self, image: bytes, /) -> dict[str, Any]:
+        """The answer of ``/v1/classify`` to one image, with the default model.
+
+        Requests are answered by ``api``, before they come here; this is for calls within the process.
+        """
+        status, answer = await native.classify(api, image)
+        if status != HTTPStatus.OK:
+            raise BentoMLException(answer["error"]["message"], error_code=HTTPStatus(status))
+        return answer
 
     async def __is_ready__(self) -> bool:
         """Behind ``/readyz``: 503 with the reason, in the form of all our errors."""

@@ -1,7 +1,7 @@
 """Every setting, typed and frozen; the only module that reads the environment.
 
 A field's variable is its name in capitals behind ``RESNET_``; docs/configuration.md
-is made from the fields of service/settings.py (``python -m service.config`` prints it).
+is made from the fields of service/settings (``python -m service.config`` prints it).
 """
 
 from __future__ import annotations
@@ -10,25 +10,31 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.settings import (
+    CanarySettings,
     DecodeSettings,
+    DriftSettings,
     Group,
     InferenceSettings,
     JobSettings,
     LimitSettings,
+    LogSettings,
     ProviderSettings,
     ServerSettings,
     StoreSettings,
+    TraceSettings,
 )
 
 PREFIX: Final = "RESNET_"
 # What Kubernetes and Docker links set in every pod beside a Service called resnet...: no settings of ours.
 _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
+
+_KUBERNETES_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
 class ConfigError(Exception):
@@ -39,17 +45,21 @@ class Settings(Group):
     """All settings, by the part that takes them."""
 
     store: StoreSettings = StoreSettings()
+    canary: CanarySettings = CanarySettings()
     inference: InferenceSettings = InferenceSettings()
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
+    logs: LogSettings = LogSettings()
+    drift: DriftSettings = DriftSettings()
     server: ServerSettings = ServerSettings()
+    traces: TraceSettings = TraceSettings()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
         """The settings that ``environ`` gives, defaults for the rest; ``ConfigError`` names the variable at fault."""
-        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _KUBERNETES.search(n)}
+        given = {n: value for n, value in environ.items() if n.startswith(PREFIX) and not _of_kubernetes(n, value)}
         groups: dict[str, dict[str, str]] = {}
         for group, field, _ in fields():
             if (value := given.pop(variable(field), None)) is not None:
@@ -59,17 +69,22 @@ class Settings(Group):
         try:
             return cls.model_validate(groups)
         except ValidationError as error:
-            raise ConfigError(_explain(error)) from error
+            # The error holds what was given, which may be a secret: it goes no further.
+            raise ConfigError(_explain(error)) from None
 
 
 _GROUPS: Final[dict[str, type[Group]]] = {
     "store": StoreSettings,
+    "canary": CanarySettings,
     "inference": InferenceSettings,
     "providers": ProviderSettings,
     "limits": LimitSettings,
     "decode": DecodeSettings,
     "jobs": JobSettings,
+    "logs": LogSettings,
+    "drift": DriftSettings,
     "server": ServerSettings,
+    "traces": TraceSettings,
 }
 
 
@@ -85,6 +100,16 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def _of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes set it. Beside a Service called resnet-grpc that has a setting's name, but never its value."""
+    if not _KUBERNETES.search(name):
+        return False
+    return name not in {variable(field) for _, field, _ in fields()} or bool(_KUBERNETES_URL.match(value))
+
+
+_SECRETS: Final = frozenset(name for _, name, field in fields() if "SecretStr" in str(field.annotation))
+
+
 def _unknown(name: str) -> str:
     names = [variable(field) for _, field, _ in fields()]
     close = difflib.get_close_matches(name, names, n=1)
@@ -96,8 +121,25 @@ def _explain(error: ValidationError) -> str:
     group, field = error.errors()[0]["loc"][:2]
     faults = [e for e in error.errors() if e["loc"][:2] == (group, field)]
     problems = sorted({e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in faults})
-    value = faults[-1]["input"]
-    return f"{variable(str(field))}={value!r}: {'; or '.join(problems)}"
+    name = variable(str(field))
+    shown = name if field in _SECRETS else f"{name}={faults[-1]['input']!r}"
+    return f"{shown}: {'; or '.join(problems)}"
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Every setting that is in force, by its variable, as JSON; of secrets whether they are set, and nothing else."""
+    dumped = settings.model_dump(mode="json")
+    values = {name: dumped[group][name] for group, name, _ in fields()}
+    return {
+        variable(name): ("set" if value is not None else None) if name in _SECRETS else value
+        for name, value in values.items()
+    }
+
+
+def given(settings: Settings) -> list[str]:
+    """The variables that were set, whatever to."""
+    groups = {group: getattr(settings, group).model_fields_set for group in _GROUPS}
+    return [variable(name) for group, name, _ in fields() if name in groups[group]]
 
 
 def load_settings() -> Settings:
@@ -116,7 +158,7 @@ def reference() -> str:
         "# Configuration",
         "",
         "All settings are environment variables, read once at start. A wrong value or an unknown `RESNET_` name stops",
-        "the start with one line that says which. This page is made from `service/settings.py` by",
+        "the start with one line that says which. This page is made from `service/settings` by",
         "`python -m service.config`; a test keeps the two equal.",
     ]
     shown = ""

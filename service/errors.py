@@ -2,6 +2,8 @@
 
     ServiceError                500 internal
     |-- BadRequest              400 bad_request
+    |-- Unauthorized            401 unauthorized, with WWW-Authenticate
+    |-- Forbidden               403 forbidden
     |-- UnknownModel            404 unknown_model
     |-- UnknownRoute            404 not_found
     |-- UnknownJob              404 unknown_job
@@ -18,6 +20,7 @@
     |   |-- BadEntry            422 bad_entry
     |   `-- NoHeatmap           422 no_heatmap
     |-- MissingOutput           422 missing_output
+    |-- LoadFailed              422 load_failed
     |-- Overloaded              429 overloaded, with Retry-After
     |-- TooManyJobs             429 too_many_jobs, with Retry-After
     |-- NotReady                503 not_ready, with Retry-After
@@ -26,6 +29,7 @@
     |-- DeadlineExceeded        504 deadline_exceeded
     `-- StorageFull             507 storage_full
 
+A class's docstring says in the OpenAPI document when there is this error.
 ``answers.error_answer`` is the one place that turns them into a response. The
 message is for the client: it never holds a path, a stack trace or other
 clients' data.
@@ -42,6 +46,7 @@ class ServiceError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
     retry_after_s: ClassVar[int | None] = None
+    headers: ClassVar[tuple[tuple[bytes, bytes], ...]] = ()
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -52,22 +57,44 @@ class ServiceError(Exception):
 
 
 class BadRequest(ServiceError):
+    """The query, the headers or the form of the body are wrong; the message says what."""
+
     status, code = 400, "bad_request"
 
 
+class Unauthorized(ServiceError):
+    """The admin key is missing or wrong."""
+
+    status, code, headers = 401, "unauthorized", ((b"www-authenticate", b"Bearer"),)
+
+
+class Forbidden(ServiceError):
+    """No admin key is configured, so nobody may."""
+
+    status, code = 403, "forbidden"
+
+
 class UnknownModel(ServiceError):
+    """No such model, or no such version of it, is served."""
+
     status, code = 404, "unknown_model"
 
 
 class UnknownRoute(ServiceError):
+    """Nothing is at this path."""
+
     status, code = 404, "not_found"
 
 
 class UnknownJob(ServiceError):
+    """No such job, or not any more."""
+
     status, code = 404, "unknown_job"
 
 
 class MethodNotAllowed(ServiceError):
+    """The path takes other methods, named in Allow."""
+
     status, code = 405, "method_not_allowed"
 
 
@@ -90,10 +117,14 @@ class JobFailed(ServiceError):
 
 
 class BodyTooLarge(ServiceError):
+    """The body is larger than RESNET_MAX_BODY_BYTES."""
+
     status, code = 413, "body_too_large"
 
 
 class TooManyImages(ServiceError):
+    """The request holds more images than RESNET_MAX_IMAGES."""
+
     status, code = 413, "too_many_images"
 
 
@@ -102,14 +133,20 @@ class ImageError(ServiceError):
 
 
 class ImageTooLarge(ImageError):
+    """The image has more pixels than RESNET_MAX_PIXELS."""
+
     status, code = 413, "image_too_large"
 
 
 class NotAnImage(ImageError):
+    """The bytes are no image, or of a format that is not taken."""
+
     status, code = 415, "not_an_image"
 
 
 class BadImage(ImageError):
+    """The image is truncated or broken."""
+
     status, code = 422, "bad_image"
 
 
@@ -131,7 +168,15 @@ class MissingOutput(ServiceError):
     status, code = 422, "missing_output"
 
 
+class LoadFailed(ServiceError):
+    """The model cannot be loaded from the store."""
+
+    status, code = 422, "load_failed"
+
+
 class Overloaded(ServiceError):
+    """RESNET_MAX_QUEUE images are in work already."""
+
     status, code, retry_after_s = 429, "overloaded", 1
 
 
@@ -142,18 +187,26 @@ class TooManyJobs(ServiceError):
 
 
 class NotReady(ServiceError):
+    """The models are loading."""
+
     status, code, retry_after_s = 503, "not_ready", 1
 
 
 class ShuttingDown(ServiceError):
+    """The service stops."""
+
     status, code, retry_after_s = 503, "shutting_down", 1
 
 
 class InferenceFailed(ServiceError):
+    """The model failed on an image, through no fault of the image's sender."""
+
     status, code = 500, "inference_failed"
 
 
 class DeadlineExceeded(ServiceError):
+    """There was no answer within RESNET_DEADLINE_S."""
+
     status, code = 504, "deadline_exceeded"
 
 

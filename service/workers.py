@@ -21,6 +21,9 @@ from service.cpus import available_cpus
 # One event loop and one interpreter lock keep about this many cores of decoding and inference busy.
 CORES_PER_WORKER: Final = 8
 
+ASKED_PREFIX: Final = "asked."
+"""Of the marks that service/models/control.py keeps in the shared folder."""
+
 _READY_PREFIX = "ready."
 _STARTED = "started"
 _FAILED = "failed"
@@ -38,7 +41,8 @@ def make_run_dir(wanted: Path | None) -> Path:
     else:
         folder = wanted
         folder.mkdir(parents=True, exist_ok=True)
-        for left in [*folder.glob("*.db"), *folder.glob(f"{_READY_PREFIX}*"), folder / _STARTED, folder / _FAILED]:
+        marks = (found for prefix in (_READY_PREFIX, ASKED_PREFIX) for found in folder.glob(f"{prefix}*"))
+        for left in [*folder.glob("*.db"), *marks, folder / _STARTED, folder / _FAILED]:
             left.unlink(missing_ok=True)
     atexit.register(_leave, folder, temporary=wanted is None)
     return folder
@@ -70,6 +74,11 @@ class Workers:
     def __init__(self, run_dir: Path | None, count: int) -> None:
         self._run_dir = run_dir
         self.count = count
+
+    @property
+    def run_dir(self) -> Path | None:
+        """The folder they share; None where this process is the only one."""
+        return self._run_dir
 
     @property
     def replacing(self) -> bool:

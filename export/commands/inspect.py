@@ -62,6 +62,14 @@ def model_rows(stored: StoredModel) -> Iterator[Row]:
     for variant in manifest.variants:
         yield variant.precision, f"{variant.file}, {variant.bytes / 1e6:.1f} MB, ONNX opset {manifest.opset}"
         yield from _report_rows(variant)
+    if calibration := manifest.calibration:
+        yield (
+            "calibration",
+            f"temperature {calibration.temperature:.4f}, error {calibration.error_after:.2%} "
+            f"(before {calibration.error_before:.2%}), images of {calibration.image_source}",
+        )
+    if reference := manifest.reference:
+        yield "reference", f"{reference.images} images of {reference.image_source}, {reference.created:%Y-%m-%d}"
 
 
 def _architecture_rows(manifest: Manifest) -> Iterator[Row]:

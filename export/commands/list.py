@@ -41,17 +41,18 @@ def list_command(what: str, store: Path) -> None:
 
 
 def model_rows(root: Path) -> Iterator[Sequence[str]]:
-    """A row for every version in the store, oldest first; the one that is served by default is marked."""
+    """A row for every version in the store, oldest first, with its names: served is what stands for the model."""
     store = ModelStore(root)
     for name in store.names():
-        served = store.resolve(name).manifest.version
+        names = {"served": store.resolve(name).manifest.version, **store.aliases(name)}
         for version in store.versions(name):
             manifest = store.resolve(name, version).manifest
+            called = ", ".join(alias for alias, named in names.items() if named == version)
             fp32 = manifest.variant("fp32")
             accuracy = fp32.parity.accuracy if fp32 and fp32.parity else None
             yield (
                 name,
-                f"{version} (served)" if version == served else version,
+                f"{version} ({called})" if called else version,
                 manifest.architecture.name,
                 str(manifest.outputs.classes),
                 ", ".join(map(_variant, manifest.variants)),

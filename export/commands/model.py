@@ -12,6 +12,7 @@ from rich.console import Console
 from export.convert import Request, convert
 from export.jobs import ONNX
 from export.model_card import CardNotes
+from export.onnx_graph import Maps
 from export.origins import NAMES, Description
 from export.preprocessing import InputOptions
 from export.pretrained import Pretrained, default_cache, resolve
@@ -20,6 +21,15 @@ from model_store.store import EMBEDDED_MODELS, StoredModel
 
 _PROGRAM: Final = "python -m export"
 _FILE: Final = click.Path(path_type=Path)
+
+
+class _Maps(click.ParamType[Maps]):
+    """A number of classes, or ``all``."""
+
+    name = "N|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Maps:
+        return value if value in (None, "all") else click.IntRange(min=1).convert(value, param, ctx)
 
 
 class _Model(click.Command):
@@ -84,6 +94,12 @@ class _Model(click.Command):
     metavar="LOW HIGH",
     help="What black and white are before --mean and --std, which are 0 and 1 with it; without it 0 and 1.",
 )
+@click.option(
+    "--maps",
+    type=_Maps(),
+    help="Of how many classes, the best ones of an image, the graph gives activation maps: by default all of up to "
+    "100, else 10.",
+)
 @click.option("--cache", type=_FILE, metavar="DIR", help="Where --pretrained keeps its downloads.")
 @click.option("--mirror", metavar="URL", help="Where --pretrained looks in the place of the public server.")
 @click.option("--trained-on", metavar="TEXT", help="For the model card: the training data.")
@@ -100,6 +116,7 @@ def model(
     labels: Path | None,
     store: Path | None,
     verify_images: Path | None,
+    maps: Maps,
     cache: Path | None,
     mirror: str | None,
     trained_on: str | None,
@@ -139,6 +156,7 @@ def model(
         weights=weights,
         about=_about(published) if published else None,
         reference=published.reference if published else None,
+        maps=maps,
     )
     click.echo(summary(convert(request, console), store))
 

@@ -1,4 +1,4 @@
-"""``promote`` and ``remove``: which versions a store has, and which of them stands for its model."""
+"""``promote`` and ``remove``: which versions a store has, and what they are called."""
 
 from __future__ import annotations
 
@@ -13,21 +13,34 @@ from model_store.store import ModelStore
 
 @click.command()
 @click.argument("model", type=ModelReference(), metavar="MODEL@VERSION")
+@click.option("--alias", metavar="ALIAS", help="The name that the version gets, as in canary, instead of stable.")
 @click.option("--newest", is_flag=True, help="Take the promotion back: the newest version stands for MODEL again.")
+@click.option("--remove", "away", is_flag=True, help="With --alias: take the alias away.")
 @store_option
-def promote(model: tuple[str, str | None], newest: bool, store: Path) -> None:
+def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away: bool, store: Path) -> None:
     """Make a version the one that is served for MODEL, whatever newer ones there are.
 
-    Its files are checked against their hashes first. A service that runs
-    already keeps what it loaded until it is started again.
+    Its files are checked against their hashes first. A running service that watches this store takes it over as soon
+    as it is loaded; promoting an older version is the way back. With --alias the version gets another name instead,
+    and the one that stands for MODEL stays what it is.
 
     \b
     Examples:
       python -m export promote cifar10@2
       python -m export promote cifar10 --newest
+      python -m export promote cifar10@3 --alias canary
+      python -m export promote cifar10@canary
+      python -m export promote cifar10 --alias canary --remove
     """
     name, version = model
-    if newest == (version is not None):
+    if alias is not None:
+        if newest or away == (version is not None):
+            raise click.UsageError("name the version, as in MODEL@2, or --remove")
+        ModelStore(store).set_alias(name, alias, version)
+        named = ModelStore(store).aliases(name).get(alias)
+        click.echo(f"{name}: {alias} is version {named}" if named else f"{name}: {alias} is taken away")
+        return
+    if newest == (version is not None) or away:
         raise click.UsageError("name the version, as in MODEL@2, or --newest")
     served = ModelStore(store).promote(name, version).manifest.version
     click.echo(f"{name}: version {served} is served" + (", the newest" if newest else ""))
@@ -48,7 +61,8 @@ def remove(model: tuple[str, str | None], yes: bool, store: Path) -> None:
     if version is None:
         there = ", ".join(ModelStore(store).versions(name)) or "none"
         raise ExportError(f"name the version, as in {name}@1; there: {there}")
-    folder = ModelStore(store).resolve(name, version).folder
+    stored = ModelStore(store).resolve(name, version)
+    folder, version = stored.folder, stored.manifest.version
     if not yes:
         click.confirm(f"Delete {folder}?", abort=True, err=True)
     ModelStore(store).remove(name, version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 import orjson
@@ -15,17 +15,19 @@ from service.errors import ServiceError
 from service.http.disconnect import ClientGone, UntilDisconnect
 
 _JSON: Final = (b"content-type", b"application/json")
+_WITHOUT_BODY: Final = (204, 304)  # of which HTTP forbids to tell a length (RFC 9110, 8.6)
 _CHUNK: Final = 2**18  # bytes of a file read at once
 _PATIENCE_S: Final = 60.0  # with a client that takes nothing
 
 
 @dataclass(slots=True)
 class Answer:
-    """A status, a body and headers, names in lower case."""
+    """A status, a body and headers, names in lower case; an error's ``code``."""
 
     status: int
     body: bytes
     headers: Iterable[tuple[bytes, bytes]]
+    code: str = field(default="", kw_only=True)
 
     async def send(self, send: Send, request_id: str) -> None:
         await self._start(send, request_id, len(self.body))
@@ -33,7 +35,7 @@ class Answer:
 
     async def _start(self, send: Send, request_id: str, length: int) -> None:
         headers = [*self.headers, (b"x-request-id", request_id.encode())]
-        if self.status != 204:  # which has no body, not an empty one
+        if self.status not in _WITHOUT_BODY:
             headers.append((b"content-length", b"%d" % length))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
 
@@ -81,8 +83,9 @@ def binary_answer(content: bytes, media_type: str) -> Answer:
     return Answer(200, content, ((b"content-type", media_type.encode()),))
 
 
-def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, bytes]) -> Answer:
-    """The one place where errors become answers."""
+def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, bytes], path: str = "") -> Answer:
+    """The one place where errors become answers; below ``/v2`` in the form of the Open Inference Protocol."""
     retry = () if error.retry_after_s is None else ((b"retry-after", b"%d" % error.retry_after_s),)
-    body = orjson.dumps({**error.as_json(), "request_id": request_id})
-    return Answer(error.status, body, (_JSON, *retry, *headers))
+    protocol = path == "/v2" or path.startswith("/v2/")
+    body = {"error": error.message} if protocol else {**error.as_json(), "request_id": request_id}
+    return Answer(error.status, orjson.dumps(body), (_JSON, *retry, *error.headers, *headers), code=error.code)

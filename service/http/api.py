@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
 from time import perf_counter
 from typing import Final
 
@@ -13,16 +11,30 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
-from service.http import classify, embed, explain, models, page
+from service.http import (
+    classify,
+    debug,
+    docs,
+    embed,
+    explain,
+    inference_protocol,
+    models,
+    native,
+    page,
+    probes,
+    repository,
+    static,
+)
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.jobs import Jobs
+from service.http.request_ids import request_id
 from service.http.routing import Call, Match, Route, Router
 from service.runtime import Runtime
+from service.stages import CURRENT
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _CLIENT_GONE: Final = 499  # nginx's number for it; seen in metrics alone
 
 
@@ -31,10 +43,15 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        routes = [route for module in (classify, embed, explain, models) for route in module.routes(runtime)]
+        modules = (classify, embed, explain, models, inference_protocol, repository, debug)
+        routes = [route for module in modules for route in module.routes(runtime)]
         self._jobs = Jobs(runtime)
         routes += self._jobs.routes()
-        self._router = Router([*routes, *page.routes(runtime, routes)])
+        routes += native.routes(routes)
+        routes += static.routes()
+        routes += docs.routes(runtime, routes)  # all of them: they are read when the document is first asked for
+        routes += page.routes(runtime, routes)
+        self._router = Router(routes)
 
     def start(self) -> None:
         """Begin what goes on beside requests; on the event loop."""
@@ -54,48 +71,52 @@ class Api:
         began = perf_counter()
         headers = Headers(scope=scope)
         query = scope.get("query_string", b"")
-        match = self._router.match(scope["path"])
+        match = self._router.match(scope["path"]) or probes.BENTOML.match(scope["path"])
         route = None if match is None else match.route(scope["method"])
         limit_s = (route and route.deadline_s) or self._runtime.settings.limits.deadline_s
         deadline = asyncio.get_running_loop().time() + limit_s
-        call = Call(scope["method"], headers, query, receive, deadline, _request_id(headers))
-        answer = await self._answer(call, match, route, limit_s)
-        # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
+        call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
+        CURRENT.set(call.stages)
         path = "other" if match is None else match.path
-        self._runtime.metrics.answered(path, call.model, call.version, answer.status, perf_counter() - began)
-        await answer.send(send, call.request_id)
+        with self._runtime.tracing.http(scope, headers, path, call.request_id) as traced:
+            answer = await self._answer(call, match, route, scope["path"])
+            seconds = perf_counter() - began
+            model, version = call.model, call.version
+            # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
+            self._runtime.metrics.answered(path, model, version, answer.status, seconds)
+            self._runtime.requests.answered(
+                call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
+            )
+            traced.answered(answer.status, model, version)
+            if traced.headers:
+                answer.headers = (*answer.headers, *traced.headers)
+            await answer.send(send, call.request_id)
 
-    async def _answer(self, call: Call, match: Match | None, route: Route | None, limit_s: float) -> Answer:
+    async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
         try:
             async with asyncio.timeout_at(call.deadline):
                 return await self._handle(call, match, route)
         except ClientGone:
             # Nobody hears it, but the server waits for an answer before it lets the request go.
-            return Answer(_CLIENT_GONE, b"", ())
+            return Answer(_CLIENT_GONE, b"", (), code="client_gone")
         except ServiceError as error:
             if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("request %s to %s: %s", call.request_id, path, error.message)
             allow = ((b"allow", match.allowed.encode()),) if match and isinstance(error, MethodNotAllowed) else ()
-            return error_answer(error, call.request_id, *allow)
+            return error_answer(error, call.request_id, *allow, path=asked)
         except TimeoutError:
-            late = DeadlineExceeded(f"no answer within {limit_s:g} s")
-            return error_answer(late, call.request_id)
+            late = DeadlineExceeded("no answer within the time that this route allows")
+            return error_answer(late, call.request_id, path=asked)
         except Exception:
             logger.exception("request %s to %s failed", call.request_id, path)
             failed = ServiceError("the service failed; the request id helps its operator")
-            return error_answer(failed, call.request_id)
+            return error_answer(failed, call.request_id, path=asked)
 
     async def _handle(self, call: Call, match: Match | None, route: Route | None) -> Answer:
         if match is None:
-            raise UnknownRoute(f"nothing is here; there are {', '.join(self._router.paths)}")
+            raise UnknownRoute("nothing is here; /docs and /openapi.json say what there is")
         if route is None:
             raise MethodNotAllowed(f"{match.path} takes {match.allowed}")
         call.path = match.values
         return await route.handler(call)
-
-
-def _request_id(headers: Headers) -> str:
-    """The client's ``X-Request-ID`` where it is a plain one, else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else os.urandom(16).hex()

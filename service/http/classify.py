@@ -93,7 +93,7 @@ class _Classify:
         if "timings" in query.include:
             for result in found:
                 if not isinstance(result, ImageError):
-                    result["timings"] = {"read": call.read_s, **result["timings"]}
+                    result["timings"] = {"read": call.stages.read_s, **result["timings"]}
         return json_answer(answer_of(call, pipeline, found))
 
 
@@ -101,7 +101,7 @@ _PREDICTIONS: Final = [
     {"label": "ship", "index": 8, "probability": 0.9512},
     {"label": "truck", "index": 9, "probability": 0.0069},
 ]
-_MODEL: Final = {"name": "cifar10-resnet16", "version": "2"}
+_MODEL: Final = {"name": "cifar10-resnet16", "version": "3"}
 _REQUEST_ID: Final = "6d8bfe88b2384dc3bcd76489c5a3d124"
 _EXAMPLES: Final[dict[str, Any]] = {
     "predictions": {"model": _MODEL, "results": [{"predictions": _PREDICTIONS}], "request_id": _REQUEST_ID},

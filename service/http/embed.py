@@ -67,7 +67,7 @@ def _numbers(found: Sequence[Any], media_type: str) -> bytes:
 
 
 _EXAMPLE: Final = {
-    "model": {"name": "cifar10-resnet16", "version": "2"},
+    "model": {"name": "cifar10-resnet16", "version": "3"},
     "results": [{"embedding": [0.0, 1.25, 0.5, 0.0]}],
     "dimensions": 4,
     "request_id": "6d8bfe88b2384dc3bcd76489c5a3d124",

@@ -77,7 +77,7 @@ def _picture(query: ExplainQuery, pipeline: Pipeline, image: bytes, heatmap: Hea
 
 
 _EXAMPLE: Final = {
-    "model": {"name": "cifar10-resnet16", "version": "2"},
+    "model": {"name": "cifar10-resnet16", "version": "3"},
     "results": [
         {
             "heatmap": {

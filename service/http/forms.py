@@ -44,6 +44,7 @@ class FormFiles:
         self._header = bytearray()
         self._value = bytearray()
         self._disposition = b""
+        self._type = b""
 
     def begin(self, name: str) -> None:
         """A file begins; ``name`` is what its sender calls it."""
@@ -84,10 +85,13 @@ class FormFiles:
 
     def _begin_part(self) -> None:
         self._disposition = b""
+        self._type = b""
 
     def _end_header(self) -> None:
         if self._header.lower() == b"content-disposition":
             self._disposition = bytes(self._value)
+        elif self._header.lower() == b"content-type":
+            self._type = bytes(self._value).lower()
         self._header.clear()
         self._value.clear()
 
@@ -95,13 +99,14 @@ class FormFiles:
         _, options = parse_options_header(self._disposition)
         if b"name" not in options:
             raise BadRequest("the multipart body cannot be read: a part has no name")
-        if b"filename" not in options:
+        # A file need not have a name (RFC 7578, 4.2); then its type tells it from an option.
+        if b"filename" not in options and not self._type.startswith((b"image/", b"application/octet-stream")):
             name = options[b"name"][:64].decode("utf-8", "replace")
             raise BadRequest(f"the multipart field {name!r} is no file; options go into the query")
         if self._files == self._max_images:
             raise too_many(self._max_images)
         self._files += 1
-        self.begin(options[b"filename"].decode("utf-8", "replace"))
+        self.begin(options.get(b"filename", b"").decode("utf-8", "replace"))
 
     def _end_form(self) -> None:
         self._ended = True

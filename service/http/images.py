@@ -32,7 +32,9 @@ IMAGES_BODY: Final[Content] = {
     "application/octet-stream": BINARY,
     "multipart/form-data": {
         "type": "object",
-        "properties": {"image": {"type": "array", "items": BINARY}},
+        "properties": {"image": {"type": "array", "items": BINARY, "minItems": 1}},
+        "required": ["image"],
+        "additionalProperties": False,  # files by other names are taken, too; but nobody need use them
     },
     JSON: ImagesBody,
 }

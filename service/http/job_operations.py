@@ -71,7 +71,7 @@ def _example(**changes: Any) -> dict[str, Any]:
         "id": _ID,
         "state": "queued",
         "task": "classify",
-        "model": {"name": "cifar10-resnet16", "version": "2"},
+        "model": {"name": "cifar10-resnet16", "version": "3"},
         "images": 3,
         "done": 0,
         "failed": 0,

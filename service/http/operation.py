@@ -24,7 +24,12 @@ class Operation:
     query   -- a ``Query``; its fields are the parameters, their descriptions and bounds.
     body    -- what may be sent, by media type; empty where nothing is read.
     answers -- what a status answers with, by media type; an empty one has no body.
-    errors  -- which errors there are besides those that every route may give.
+    errors  -- which errors there are besides those that every route may give (``openapi.COMMON_ERRORS``).
+    examples -- of the JSON answer where all goes well, by a name that says what each shows.
+    path    -- what the parameters in the route's path mean, by name, where it is not what they always mean.
+    headers -- what headers an answer has besides those that all have: descriptions by name, by status.
+    needs_models -- False where it answers while the models load, too, and so never 503.
+    documented -- False for what is no part of the API: the files of the web pages.
     """
 
     summary: str
@@ -35,3 +40,7 @@ class Operation:
     answers: Mapping[int, Content] = field(default_factory=dict)
     errors: tuple[type[ServiceError], ...] = ()
     examples: Mapping[str, Any] = field(default_factory=dict)
+    path: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    needs_models: bool = True
+    documented: bool = True

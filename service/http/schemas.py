@@ -38,6 +38,25 @@ class ErrorBody(Part):
     message: str
 
 
+class ErrorAnswer(Part):
+    """The form of every error."""
+
+    error: ErrorBody
+    request_id: str
+
+
+class ProtocolError(Part):
+    """The form of errors below `/v2`, which the Open Inference Protocol prescribes."""
+
+    error: str
+
+
+class ProbeError(Part):
+    """Why the service is not ready."""
+
+    error: ErrorBody
+
+
 class Failed(Part):
     """An image that could not be used, in the place of its result."""
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 _SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+_DIFFERENCES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 STAGES: Final = ("read", "decode", "queue", "infer", "post", "draw")
@@ -33,8 +34,8 @@ _MODEL: Final = ("model", "version")
 
 REQUESTS = Definition(
     "counter", "resnet_requests_total", ("route", *_MODEL, "code"),
-    "Requests answered, by route, model and version (empty where none was reached) and HTTP status; 499: the client "
-    "left before its answer.",
+    "Requests answered, by route, model and version (empty where none was reached) and HTTP status, which gRPC's "
+    "(routes `grpc/...`) are given, too; 499: the client left before its answer.",
 )  # fmt: skip
 REQUEST_SECONDS = Definition(
     "histogram", "resnet_request_seconds", ("route", "model", "code"),
@@ -73,6 +74,38 @@ MODEL_INFO = Definition(
     "gauge", "resnet_model_info", (*_MODEL, "provider", "precision", "requested", "passed_over", "sha256"),
     "1 for each model served: the execution provider and precision it runs on, the provider asked for, those that "
     "were tried before it, and the file's hash.", mode="livemax",
+)  # fmt: skip
+MODEL_LOADS = Definition(
+    "counter", "resnet_model_loads_total", ("model", "outcome"),
+    "Model versions that were loaded, at the start and since, and those that could not be: loaded, failed.",
+)  # fmt: skip
+SHADOW_IMAGES = Definition(
+    "counter", "resnet_shadow_images_total", ("model", "outcome"),
+    "Copies for a model's canary: agreed or disagreed with the stable version's best class, dropped as no slot was "
+    "idle or enough were under way, or failed.",
+)  # fmt: skip
+SHADOW_DIFFERENCE = Definition(
+    "histogram", "resnet_shadow_probability_difference", ("model",),
+    "How far the canary's probability of the stable version's best class is from that version's.", _DIFFERENCES,
+)  # fmt: skip
+SHADOW_SECONDS = Definition(
+    "histogram", "resnet_shadow_seconds", ("model", "by"),
+    "From submission to answer of images that both computed, by who did: stable or canary.", _SECONDS,
+)  # fmt: skip
+DRIFT_PSI = Definition(
+    "gauge", "resnet_drift_psi", (*_MODEL, "feature"),
+    "How far the last images are from the model's reference (docs/drift.md), by the population stability index of "
+    "classes, confidence, entropy or energy, less what chance makes of it; of the worker that is farthest. Not there "
+    "without a reference, or with too few images.", mode="livemax",
+)  # fmt: skip
+DRIFT_EMBEDDING = Definition(
+    "gauge", "resnet_drift_embedding_distance", _MODEL,
+    "How far the mean embedding of the last images is from the reference's, in its standard deviations; as above.",
+    mode="livemax",
+)  # fmt: skip
+DRIFT_IMAGES = Definition(
+    "gauge", "resnet_drift_images", _MODEL,
+    "Images in the window that is compared with the reference, of the worker that has most.", mode="livemax",
 )  # fmt: skip
 WORKERS_READY = Definition("gauge", "resnet_workers_ready", (), "Workers whose models are loaded and warm.")
 JOBS = Definition(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -32,6 +32,7 @@ from service.metrics.definitions import (
     LAST_SUCCESS,
     MODEL_INFO,
     MODEL_LOAD_SECONDS,
+    MODEL_LOADS,
     OPEN_FILES,
     QUEUE_IMAGES,
     QUEUE_OLDEST,
@@ -40,6 +41,9 @@ from service.metrics.definitions import (
     REQUEST_SECONDS,
     REQUESTS,
     RESIDENT_BYTES,
+    SHADOW_DIFFERENCE,
+    SHADOW_IMAGES,
+    SHADOW_SECONDS,
     SLOTS,
     SLOTS_BUSY,
     STAGE_SECONDS,
@@ -48,7 +52,9 @@ from service.metrics.definitions import (
     WORKERS_READY,
     Definition,
 )
+from service.metrics.drift import DriftGauges
 from service.metrics.files import forget_dead_workers, reserve
+from service.metrics.served import ServedOnly
 from service.metrics.tally import CounterTally, HistogramTally, Tallies
 from service.metrics.usage import usage_here
 
@@ -80,8 +86,14 @@ class Metrics:
         self._cpu_seconds_told = 0.0
         gauges = [definition for definition in DEFINITIONS if definition.kind == "gauge"]
         self._gauges = {definition: self._gauge(definition) for definition in gauges}
+        self.drift = DriftGauges(self._gauges)
         self._answers = functools.cache(self._bound)  # as few as there are routes, models and statuses
         self._models: list[ModelMetrics] = []
+        self._served: dict[tuple[str, str], tuple[str, ...]] = {}  # labels of MODEL_INFO
+        self._loads = self._counter(MODEL_LOADS)
+        self._shadow_images = self._counter(SHADOW_IMAGES)
+        self._shadow_difference = self._histogram(SHADOW_DIFFERENCE)
+        self._shadow_seconds = self._histogram(SHADOW_SECONDS)
         self._last_success = 0.0
         self._was_ready = False
         self._gauges[START_TIME].set(time.time())
@@ -146,9 +158,29 @@ class Metrics:
         sha256: str,
         seconds: float,
     ) -> None:
+        self.model_gone(model, version)
         labels = (model, version, provider, precision, requested, ",".join(passed_over), sha256)
+        self._served[model, version] = labels
         self._gauges[MODEL_INFO].labels(*labels).set(1)
         self._gauges[MODEL_LOAD_SECONDS].labels(model, version).set(seconds)
+
+    def model_gone(self, model: str, version: str) -> None:
+        """It is served no more: the page shows none of its gauges."""
+        if (labels := self._served.pop((model, version), None)) is not None:
+            self._gauges[MODEL_INFO].labels(*labels).set(0)
+
+    def loads(self, model: str, outcome: Literal["loaded", "failed"]) -> None:
+        self._loads.labels(model, outcome).inc()
+
+    def shadowed(self, model: str, outcome: Literal["agreed", "disagreed", "dropped", "failed"]) -> None:
+        self._shadow_images.labels(model, outcome).inc()
+
+    def compared(self, model: str, agreed: bool, difference: float, stable_s: float, canary_s: float) -> None:
+        """One image that the stable version and the canary both computed."""
+        self.shadowed(model, "agreed" if agreed else "disagreed")
+        self._shadow_difference.labels(model).observe(difference)
+        self._shadow_seconds.labels(model, "stable").observe(stable_s)
+        self._shadow_seconds.labels(model, "canary").observe(canary_s)
 
     def ready(self, ready: bool) -> None:
         self._was_ready |= ready
@@ -184,20 +216,28 @@ class Metrics:
             self._tallies.flush()
             for model in self._models:
                 model.flush()
-            if last := max((model.last_s for model in self._models), default=0.0):
-                self._gauges[LAST_SUCCESS].set(last)
+            self._last_success = max([self._last_success, *(model.last_s for model in self._models)])
+            if self._last_success:
+                self._gauges[LAST_SUCCESS].set(self._last_success)
+            self._forget_closed()
         except OSError:
             logger.warning("metrics could not be written", exc_info=True)
+
+    def _forget_closed(self) -> None:
+        """The models that are gone have handed over their last counts."""
+        for model in self._models:
+            if model.closed:
+                self._tallies.forget(model.tallies)
+        self._models = [model for model in self._models if not model.closed]
 
     def page(self) -> bytes:
         """All metrics of all workers in Prometheus' text format."""
         self.flush()
         if self._shared_dir is None:
-            return generate_latest(self._registry)
+            return generate_latest(ServedOnly(self._registry))
         forget_dead_workers(self._shared_dir)
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry, path=str(self._shared_dir))  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
+        shared = multiprocess.MultiProcessCollector(None, path=str(self._shared_dir))  # type: ignore[no-untyped-call]
+        return generate_latest(ServedOnly(shared))
 
 
 class ModelMetrics:
@@ -219,6 +259,16 @@ class ModelMetrics:
         self._waiting = 0
         self._oldest_s: float | None = None
         self.last_s = 0.0
+        self.closed = False
+
+    @property
+    def tallies(self) -> tuple[CounterTally, HistogramTally]:
+        """Those of this model alone."""
+        return self._images, self._batch_images
+
+    def close(self) -> None:
+        """Nothing more will come; what was counted is handed over with the next flush."""
+        self._waiting, self._oldest_s, self.closed = 0, None, True
 
     def queued(self, images: int, oldest_s: float | None = None) -> None:
         """``images`` wait, the first since ``oldest_s`` of ``time.perf_counter``."""

@@ -8,7 +8,7 @@ process. Handing over many counts at once makes both rare.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Iterable
 from threading import Lock
 
 from prometheus_client import Counter, Histogram
@@ -66,24 +66,29 @@ class Tallies:
     """All tallies of a process."""
 
     def __init__(self) -> None:
-        self._flushes: list[Callable[[], None]] = []
+        self._tallies: dict[CounterTally | HistogramTally, None] = {}
 
     def counter(self, counter: Counter) -> CounterTally:
         tally = CounterTally(counter)
-        self._flushes.append(tally.flush)
+        self._tallies[tally] = None
         return tally
 
     def histogram(self, histogram: Histogram) -> HistogramTally:
         tally = HistogramTally(histogram)
-        self._flushes.append(tally.flush)
+        self._tallies[tally] = None
         return tally
+
+    def forget(self, gone: Iterable[CounterTally | HistogramTally]) -> None:
+        """Nothing more will be counted in these, and all that was is handed over."""
+        for tally in gone:
+            self._tallies.pop(tally, None)
 
     def flush(self) -> None:
         """Hand all counts over; what raises on the way (a full disk) is raised once all had their turn."""
         failed: OSError | None = None
-        for flush in [*self._flushes]:
+        for tally in [*self._tallies]:
             try:
-                flush()
+                tally.flush()
             except OSError as error:
                 failed = error
         if failed is not None:

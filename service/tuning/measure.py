@@ -104,7 +104,9 @@ def _words(choice: Choice) -> str:
 async def _open(choice: Choice, subject: Subject, loads: tuple[int, ...], runtimes: AsyncExitStack) -> _Open:
     manifest = subject.stored.manifest
     settings = with_choice(subject.settings, choice)
-    store = settings.store.model_copy(update={"models": ((manifest.name, manifest.version),), "profiles": "off"})
+    store = settings.store.model_copy(
+        update={"models": ((manifest.name, manifest.version),), "profiles": "off", "watch_s": 0.0}
+    )
     runtime = Runtime(settings.model_copy(update={"store": store}), Metrics(None), Workers(None, subject.workers))
     runtimes.push_async_callback(runtime.stop)
     try:

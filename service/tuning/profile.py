@@ -19,10 +19,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_store.manifest import ModelName, Precision, Sha256, Version
-from model_store.store import StoredModel
+from model_store.store import PROFILES_FOLDER, StoredModel
 from service.settings import Provider, StoreSettings
 
-FOLDER: Final = "profiles"
 MAX_BYTES: Final = 64 * 2**10
 
 _Words = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -149,7 +148,7 @@ def profiles_folder(store: StoreSettings, stored: StoredModel) -> Path | None:
     if store.profiles == "off":
         return None
     if store.profiles == "auto":
-        return stored.folder.parent / FOLDER
+        return stored.folder.parent / PROFILES_FOLDER
     return store.profiles / stored.manifest.name
 
 

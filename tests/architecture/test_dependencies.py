@@ -67,13 +67,41 @@ def test_only_the_app_imports_bentoml() -> None:
     assert [where(path) for path in MODULES if "bentoml" in packages_of(path)] == ["service/app.py"]
 
 
+def test_the_client_and_the_serving_side_are_apart() -> None:
+    """The client starts fast, and where nothing but httpx, click, rich, pydantic and orjson is installed."""
+    client = "service.client"
+    for path in of("service"):
+        inside = path.is_relative_to(ROOT / "service" / "client")
+        own = {name for name in imports(path) if name.partition(".")[0] in PACKAGES}
+        of_client = {name for name in own if f"{name}.".startswith(f"{client}.")}
+        assert not (own - of_client if inside else of_client), where(path)
+
+
+_IMPORT_THE_CLIENT = """
+import sys
+import service.client.command.main
+heavy = {"onnxruntime", "bentoml", "numpy", "PIL", "pyarrow", "starlette", "model_store"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+
+
+def test_the_client_starts_light() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_THE_CLIENT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_is_pickled() -> None:
     """Loading a pickle runs whatever code its author put there."""
     dangerous = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
     assert not [where(path) for path in MODULES if packages_of(path) & dangerous]
     for path in MODULES:
         for call in calls(path):
-            assert not any(keyword.arg == "allow_pickle" for keyword in call.keywords), where(path)
+            for keyword in call.keywords:
+                if keyword.arg == "allow_pickle":
+                    assert isinstance(keyword.value, ast.Constant), where(path)
+                    assert keyword.value.value is False, where(path)
 
 
 def test_torch_loads_weights_only() -> None:
@@ -129,7 +157,8 @@ def test_every_module_says_what_it_is() -> None:
 _IMPORT_THE_APP = """
 import sys
 import service.app
-wrong = sorted(name for name in sys.modules if name.partition(".")[0] in ("torch", "torchvision", "onnx", "export"))
+never = ("torch", "torchvision", "onnx", "export", "grpc")  # the last without a port for it
+wrong = sorted(name for name in sys.modules if name.partition(".")[0] in never)
 assert not wrong, wrong
 """
 

@@ -137,7 +137,9 @@ class Reference:
         return {name: values[0] for name, values in zip(names, found, strict=True)}
 
     def probabilities(self, data: bytes) -> dict[str, float]:
-        return dict(zip(self.labels, softmax(self.outputs(data)["logits"]).tolist(), strict=True))
+        calibration = self.manifest.calibration
+        temperature = np.float32(1 if calibration is None else calibration.temperature)
+        return dict(zip(self.labels, softmax(self.outputs(data)["logits"] / temperature).tolist(), strict=True))
 
     def check(self, predictions: list[dict[str, object]], data: bytes) -> None:
         """Fails unless ``predictions`` are the top classes of ``data``, with the right probabilities."""

@@ -27,3 +27,5 @@ def test_a_bento_answers_as_the_checkout_does(
     ) as server:
         response = httpx.post(f"{server.url}/v1/classify", content=(data := picture(1)))
         reference.check(response.json()["results"][0]["predictions"], data)
+        for page in ("/docs", "/web/docs.js", "/openapi.json"):  # the pages' files are part of it
+            assert httpx.get(server.url + page).status_code == 200

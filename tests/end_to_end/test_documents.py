@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from service.config import reference
-from tests.end_to_end.conftest import ROOT, Server, running
+from tests.end_to_end.conftest import ROOT, Server, free_port, running
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -56,7 +56,10 @@ def test_every_command_is_known() -> None:
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
+        ".venv/bin/python -m service.client ",  # run in test_client_documents.py
+        "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",
         "RESNET_MODEL_STORE=models make serve",
+        "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
     )
@@ -93,9 +96,13 @@ def curl(command: str, url: str) -> httpx.Response:
     return httpx.request(method, target, content=content, files=files or None, headers=headers).raise_for_status()
 
 
+# Run in test_models_document.py, with a store that has what they ask for, and as one story below.
+ELSEWHERE = ("/v1/models", "/v2/repository", "version=canary", "/v1/jobs")
+
+
 @pytest.mark.parametrize(
     "command",
-    [line for line in commands() if re.search(r"(^|\| )curl ", line) and "/v1/jobs" not in line],
+    [line for line in commands() if re.search(r"(^|\| )curl ", line) and not any(path in line for path in ELSEWHERE)],
 )
 def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
     answer = curl(command, made_server.url)
@@ -105,8 +112,22 @@ def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
             assert image.size == (640, 480)
     elif kind == "application/x-npy":
         assert np.load(io.BytesIO(answer.content)).shape == (2, 128)
+    elif "/v2/" in command:
+        assert answer.json()["outputs"][0]["name"] == "probabilities"
     else:
         assert {"predictions", "embedding"} & set(answer.json()["results"][0])
+
+
+def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "inference-protocol.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (shown,) = re.findall(r'"data": (\["0.*?\])', page)
+    port = free_port()
+    with running(RESNET_GRPC_PORT=str(port)):
+        exec(example.replace("localhost:8001", f"localhost:{port}").replace("docs/", f"{ROOT}/docs/"), {})  # noqa: S102
+    printed = capsys.readouterr().out
+    assert [name in printed for name in ("8:ship", "9:truck")] == [True, True]
+    assert [string.split(":")[1:] for string in json.loads(shown)] == [["8", "ship"], ["9", "truck"]]
 
 
 def test_a_job_by_its_page(made_server: Server, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path, data in list(images.items())[:40]:
         (folder / "images" / path.replace("/", "-")).write_bytes(data)
     save_large(folder / "large-photos", folder / "test.zip")
+    save_doubtful(folder / "held-out.zip")
     return folder
 
 
@@ -76,6 +77,19 @@ def sure_images() -> dict[str, bytes]:
         Image.fromarray(images[i]).save(file, "PNG")
         found[f"{stored.labels()[logits[i].argmax()]}/{i}.png"] = file.getvalue()
     return found
+
+
+def save_doubtful(path: Path) -> None:
+    """Images with labels by chance, as likely as the embedded model says at temperature 2: some answers are wrong."""
+    stored = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
+    images = np.stack(list(seeded_images(stored.manifest.preprocessing, count=200).read()))
+    logits = cpu_logits(stored.path(stored.variant("fp32")))(images)
+    drawn = (logits / 2 + np.random.default_rng(0).gumbel(size=logits.shape)).argmax(axis=1)
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, label in enumerate(drawn):
+            file = io.BytesIO()
+            Image.fromarray(images[i]).save(file, "PNG")
+            archive.writestr(f"{stored.labels()[label]}/{i}.png", file.getvalue())
 
 
 def save_large(folder: Path, source: Path) -> None:
@@ -98,13 +112,14 @@ def internet(place: Path) -> Iterator[WeightsServer]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """The embedded model in two versions."""
+    """The embedded model in two versions, the second its canary."""
     store, name = tmp_path / "store", "cifar10-resnet16"
     embedded = ModelStore(EMBEDDED_MODELS).resolve(name).folder
     for version in ("1", "2"):
         folder = shutil.copytree(embedded, store / name / version)
         manifest = json.loads((folder / MANIFEST_FILE).read_text())
         (folder / MANIFEST_FILE).write_text(json.dumps(manifest | {"version": version}))
+    ModelStore(store).set_alias(name, "canary", "2")
     return store
 
 

@@ -21,7 +21,7 @@ from export.architecture import Spec
 from export.classifier import Classifier
 from export.http_client import open_client
 from export.networks import build
-from export.onnx_graph import Graph, export_graph
+from export.onnx_graph import Graph, Maps, export_graph
 from export.resnet import ResNet
 from model_store.manifest import Preprocessing
 
@@ -82,20 +82,20 @@ def tiny_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(specs, "SPECS", {"tiny": TINY, **specs.SPECS})
 
 
-_GRAPHS: dict[tuple[Spec, str, str], Graph] = {}
+_GRAPHS: dict[tuple[Spec, str, str, Maps], Graph] = {}
 
 
 @pytest.fixture
 def exported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """``convert`` exports the same network with the same preprocessing only once in a test run, as that is slow."""
 
-    def export(net: ResNet, preprocessing: Preprocessing) -> Graph:
+    def export(net: ResNet, preprocessing: Preprocessing, maps: Maps = None) -> Graph:
         weights = b"".join(value.numpy().tobytes() for value in net.state_dict().values())
         # How images are resized is no part of the graph.
         given = preprocessing.model_dump_json(exclude={"resize", "resize_mode", "interpolation"})
-        key = net.spec, given, hashlib.sha256(weights).hexdigest()
+        key = net.spec, given, hashlib.sha256(weights).hexdigest(), maps
         if key not in _GRAPHS:
-            _GRAPHS[key] = export_graph(net, preprocessing)
+            _GRAPHS[key] = export_graph(net, preprocessing, maps)
         return _GRAPHS[key]
 
     monkeypatch.setattr(convert, "export_graph", export)

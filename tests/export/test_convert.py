@@ -20,7 +20,7 @@ from export.convert import Request, convert
 from export.errors import ExportError
 from export.images import ImagesError
 from export.onnx_file import read_onnx
-from export.onnx_graph import Graph, export_graph
+from export.onnx_graph import Graph, Maps, export_graph
 from export.origins import Description
 from export.parity import ParityError
 from export.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputOptions
@@ -281,8 +281,8 @@ def test_undecodable_image_leaves_nothing(request_: Request, console: Console, p
 
 
 def test_ruined_graph_is_not_published(request_: Request, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    def ruined(net: ResNet, preprocessing: Preprocessing) -> Graph:
-        graph = export_graph(net, preprocessing)
+    def ruined(net: ResNet, preprocessing: Preprocessing, maps: Maps) -> Graph:
+        graph = export_graph(net, preprocessing, maps)
         weight = next(t for t in graph.model.graph.initializer if t.name.endswith("fc.weight"))
         values = numpy_helper.to_array(weight) * np.float32(1.01)
         weight.CopyFrom(numpy_helper.from_array(values, weight.name))

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.gate import Comparison
-from export.gate_plots import Plot, _plain, _shares, plots
+from export.gate_plots import _plain, _shares, plots
+from export.pages import Plot
 
 
 def a_comparison(n: int = 50, classes: int = 5, labelled: bool = True, change: float = 0.1) -> Comparison:

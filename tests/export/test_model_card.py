@@ -11,6 +11,7 @@ from export.model_card import CardNotes, render_card, renew_card
 from model_store.manifest import (
     Accuracy,
     Architecture,
+    Calibration,
     ClassActivationMap,
     File,
     Gate,
@@ -210,3 +211,55 @@ def test_a_card_without_sections_is_written_anew() -> None:
     model = with_int8(a_gate())
     for previous in ("", "just text", "# title\n"):
         assert renew_card(previous, model, CIFAR10) == render_card(model, CIFAR10, None, CardNotes())
+
+
+# Calibration
+
+CALIBRATION = Calibration(
+    temperature=0.74,
+    images=5000,
+    held_out=4999,
+    image_source="test|.zip",
+    bins=15,
+    error_before=0.0635,
+    error_after=0.0245,
+    coverage=0.95,
+    energy=3.2257,
+    max_logit=2.4446,
+    report=File(file="report.calibration.html", sha256=SHA, bytes=5),
+)
+
+
+def calibrated(calibration: Calibration | None = CALIBRATION) -> Manifest:
+    return with_int8(a_gate()).model_copy(update={"calibration": calibration})
+
+
+def test_a_calibration_is_shown_with_its_figures() -> None:
+    card = render_card(calibrated(), CIFAR10, None, CardNotes())
+    section = card.split("## Calibration")[1].split("\n## ")[0]
+    for text in (
+        "softmax(logits / 0.7400)",
+        "fitted on 5,000 images of test\\|.zip. On 4,999 others",
+        "is **2.45%** with it and 6.35% without ([page](report.calibration.html))",
+        "95% of the images have an energy, logsumexp(logits), of at least 3.226, and a largest logit of at least 2.445",
+    ):
+        assert text in section
+    assert "not calibrated" not in card
+
+
+def test_without_a_report_or_images_apart_nothing_is_claimed() -> None:
+    bare = CALIBRATION.model_copy(update={"report": None, "held_out": 0, "coverage": 0.975})
+    card = render_card(calibrated(bare), CIFAR10, None, CardNotes())
+    assert "On the same the expected" in card
+    assert "97.5% of the images" in card
+    assert "report.calibration" not in card
+
+
+def test_a_renewed_card_no_longer_says_that_nothing_is_calibrated() -> None:
+    first = render_card(calibrated(None), CIFAR10, None, CardNotes("Toys.", ("Never at night.",)))
+    assert "- Probabilities are not calibrated.\n" in first
+    second = renew_card(first, calibrated(), CIFAR10)
+    assert "not calibrated" not in second
+    assert "- Never at night." in second
+    assert second.index("## Calibration") < second.index("## Known limits")
+    assert renew_card(second, calibrated(), CIFAR10) == second

@@ -11,11 +11,10 @@ import pytest
 import torch
 from onnx import TensorProto, external_data_helper
 
-from export.networks import build
-from export.onnx_graph import OPSET, Graph, GraphError, check_graph, export_graph
+from export.onnx_graph import OPSET, Graph, GraphError, Maps, check_graph, export_graph, map_count
 from export.resnet import ResNet
 
-from .conftest import TINY, TINY_INPUT
+from .conftest import TINY_INPUT
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def test_names_types_and_shapes(session: ort.InferenceSession) -> None:
     assert outputs == [
         ("logits", "tensor(float)", ["batch", 7]),
         ("embedding", "tensor(float)", ["batch", 16]),
-        ("cam", "tensor(float)", ["batch", 5, 8, 8]),
+        ("cam", "tensor(float)", ["batch", 7, 8, 8]),
     ]
 
 
@@ -42,7 +41,7 @@ def test_description_for_the_manifest(tiny_graph: Graph) -> None:
     outputs = tiny_graph.outputs
     assert (outputs.classes, outputs.embedding) == (7, 16)
     assert outputs.cam
-    assert (outputs.cam.k, outputs.cam.height, outputs.cam.width) == (5, 8, 8)
+    assert (outputs.cam.k, outputs.cam.height, outputs.cam.width) == (7, 8, 8)
     assert tiny_graph.opset == OPSET
 
 
@@ -54,14 +53,37 @@ def test_any_batch_gives_each_image_its_own_result(session: ort.InferenceSession
     with torch.inference_mode():
         expected = tiny((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std)
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
-    assert (embedding.shape, cam.shape) == ((count, 16), (count, 5, 8, 8))
+    assert (embedding.shape, cam.shape) == ((count, 16), (count, 7, 8, 8))
 
 
-def test_maps_are_of_the_top_classes_and_add_up_to_their_logits(session: ort.InferenceSession, tiny: ResNet) -> None:
+@pytest.mark.parametrize("maps", [1, 3, "all"])
+def test_maps_are_of_the_top_classes_and_add_up_to_their_logits(tiny: ResNet, tmp_path: Path, maps: Maps) -> None:
+    graph = export_graph(tiny, TINY_INPUT, maps)
+    graph.save(tmp_path / "net.onnx")
+    session = ort.InferenceSession(tmp_path / "net.onnx", providers=["CPUExecutionProvider"])
     logits, _, cam = session.run(None, {"image": pixels(4)})
-    top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    k = 7 if maps == "all" else maps
+    assert graph.outputs.cam
+    assert (graph.outputs.cam.k, cam.shape) == (k, (4, k, 8, 8))
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :k]
     bias = tiny.fc.bias.detach().numpy()
     np.testing.assert_allclose(cam.mean(axis=(2, 3)) + bias[top], np.take_along_axis(logits, top, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("classes", "maps", "count"),
+    [
+        (2, None, 2),
+        (100, None, 100),
+        (101, None, 10),
+        (1000, None, 10),
+        (1000, 5, 5),
+        (1000, "all", 1000),
+        (3, 5, 3),
+    ],
+)
+def test_how_many_classes_have_maps(classes: int, maps: Maps, count: int) -> None:
+    assert map_count(classes, maps) == count
 
 
 def test_one_file_without_traces_of_the_machine(tiny_graph: Graph, tiny_onnx: Path) -> None:
@@ -74,12 +96,6 @@ def test_export_is_reproducible_and_silent(tiny: ResNet, tiny_graph: Graph, capf
     again = export_graph(tiny, TINY_INPUT)
     assert again.model.SerializeToString() == tiny_graph.model.SerializeToString()
     assert capfd.readouterr() == ("", "")
-
-
-def test_fewer_classes_than_maps() -> None:
-    graph = export_graph(build(TINY, 2, seed=0), TINY_INPUT)
-    assert graph.outputs.cam
-    assert graph.outputs.cam.k == 2
 
 
 def test_channels_the_other_way_round(tiny: ResNet, tmp_path: Path) -> None:

@@ -78,6 +78,18 @@ def test_every_known_end_gets_all_outputs(tmp_path: Path, console: Console, name
     assert (outputs.cam.k, outputs.cam.height, outputs.cam.width) == (CLASSES, 4, 4)
 
 
+def test_maps_of_the_best_classes_alone(tmp_path: Path, console: Console) -> None:
+    file = read_onnx(usual().save(tmp_path / "net.onnx"))
+    graph = wrap(file, SPEC, 2)
+    assert verdict(file, graph, SPEC, tmp_path, console).reasons == ()
+    assert graph.outputs.cam
+    assert graph.outputs.cam.k == 2
+    found = run(tmp_path / "wrapped.onnx", {"image": pixels(3)})
+    best = np.sort(found["logits"], axis=1)[:, :-3:-1]
+    top = np.argsort(-found["logits"], axis=1, kind="stable")[:, :2]
+    np.testing.assert_allclose(found["cam"].mean(axis=(2, 3)) + HEAD_BIAS[top], best, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", EMBEDDING_ONLY)
 def test_embedding_alone(tmp_path: Path, console: Console, name: str) -> None:
     outputs = wrapped(EMBEDDING_ONLY[name](), tmp_path, console).outputs

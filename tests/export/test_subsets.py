@@ -66,6 +66,26 @@ def test_the_rest_is_apart_and_unlabelled(source: Source) -> None:
     assert source.unlabelled().images.targets is None
 
 
+def test_halves_share_every_label_and_no_image(pictures: Pictures) -> None:
+    source = Source.open(pictures(("bee", "cat", "dog"), count=7), TINY_INPUT, LABELS)
+    first, second = source.halves()
+    assert set(first.files) | set(second.files) == set(source.files)
+    assert not set(first.files) & set(second.files)
+    assert (first.images.count, second.images.count) == (11, 10)
+    for half in (first, second):
+        assert list(half.files) == sorted(half.files)
+        targets = list(half.images.targets or ())
+        assert [LABELS[target] for target in targets] == [file.split("/")[0] for file in half.files]
+        assert all(3 <= targets.count(label) <= 4 for label in range(3))
+    assert [half.files for half in source.halves(0)] == [first.files, second.files]
+    assert source.halves(1)[0].files != first.files
+
+
+def test_unlabelled_images_have_no_halves(pictures: Pictures) -> None:
+    with pytest.raises(ValueError, match="labelled"):
+        Source.open(pictures(("",), count=4), TINY_INPUT, LABELS).halves()
+
+
 def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(ImagesError, match="no images"):
         Source.open(tmp_path, TINY_INPUT, LABELS)

@@ -13,6 +13,7 @@ from model_store.manifest import (
     MAX_MANIFEST_BYTES,
     Accuracy,
     Architecture,
+    Calibration,
     ClassActivationMap,
     File,
     Gate,
@@ -252,6 +253,54 @@ def test_numbers_must_be_finite(tmp_path: Path, number: str) -> None:
     text = json.dumps(changed("variants.0.parity.max_absolute_error", 123456)).replace("123456", number)
     with pytest.raises(ManifestError):
         load_manifest(written(tmp_path, text))
+
+
+CALIBRATION = {
+    "temperature": 0.74,
+    "images": 5000,
+    "image_source": "test.zip",
+    "bins": 15,
+    "error_before": 0.06,
+    "error_after": 0.02,
+    "coverage": 0.95,
+    "energy": -3.2,
+    "max_logit": 2.4,
+    "report": {"file": "report.calibration.html", "sha256": HASH, "bytes": 5},
+}
+
+
+def test_a_calibration_and_its_report_belong_to_the_model(tmp_path: Path) -> None:
+    loaded = load_manifest(written(tmp_path, a_manifest() | {"calibration": CALIBRATION}))
+    assert loaded.calibration is not None
+    assert (loaded.calibration.temperature, loaded.calibration.held_out) == (0.74, 0)
+    assert loaded.calibration.report in loaded.files
+    assert load_manifest(written(tmp_path, a_manifest())).calibration is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", -1.0),
+        ("temperature", "1"),
+        ("images", 0),
+        ("held_out", -1),
+        ("bins", 0),
+        ("error_after", 1.1),
+        ("coverage", -0.1),
+        ("report", {"file": "../x.html", "sha256": HASH, "bytes": 5}),
+        ("scale", 1),
+    ],
+)
+def test_a_wrong_calibration_is_refused_by_name(tmp_path: Path, field: str, value: Any) -> None:
+    with pytest.raises(ManifestError, match=rf"calibration\.{field}"):
+        load_manifest(written(tmp_path, a_manifest() | {"calibration": CALIBRATION | {field: value}}))
+
+
+def test_a_calibration_report_has_a_name_of_its_own(tmp_path: Path) -> None:
+    taken = CALIBRATION | {"report": {"file": "report.html", "sha256": HASH, "bytes": 5}}
+    with pytest.raises(ManifestError, match="two files have the same name"):
+        load_manifest(written(tmp_path, a_manifest() | {"calibration": taken}))
 
 
 def test_two_variants_of_one_precision_are_refused(tmp_path: Path) -> None:
@@ -498,6 +547,22 @@ _QUANTIZATIONS = st.builds(
     calibration_images=_POSITIVE,
     calibration_source=_TEXT,
     float_nodes=st.lists(_TEXT, max_size=2),
+)
+
+
+_CALIBRATIONS = st.builds(
+    Calibration,
+    temperature=st.floats(1e-3, 1000),
+    images=_POSITIVE,
+    held_out=st.integers(0, 10**6),
+    image_source=_TEXT,
+    bins=st.integers(1, 1000),
+    error_before=_SHARES,
+    error_after=_SHARES,
+    coverage=_SHARES,
+    energy=_FINITE,
+    max_logit=_FINITE,
+    report=st.none() | st.builds(File, file=st.just("report.calibration.html"), sha256=_HASHES, bytes=_POSITIVE),
 )
 
 

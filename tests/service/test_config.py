@@ -287,3 +287,28 @@ def test_how_many_decode_threads(value: object, on_cpu: bool, threads: int) -> N
     settings = Settings.from_env({"RESNET_DECODE_THREADS": str(value)})
     assert settings.decode.threads(4, on_cpu) == threads
     assert settings.decode.threads(1000, on_cpu) <= 256
+
+
+def test_a_kubernetes_service_called_resnet_grpc_is_no_setting() -> None:
+    """Beside it every pod has RESNET_GRPC_PORT and more."""
+    environ = {"RESNET_GRPC_PORT": "tcp://10.0.0.1:8001", "RESNET_GRPC_PORT_8001_TCP_ADDR": "10.0.0.1"}
+    assert Settings.from_env(environ) == Settings()
+    assert of(grpc_port="8001").server.grpc_port == 8001
+    assert "RESNET_GRPC_PORT='70000'" in refused(grpc_port="70000")
+    assert "RESNET_GRPC_PORT='8001/tcp'" in refused(grpc_port="8001/tcp")
+
+
+@pytest.mark.parametrize(
+    "key", ["short", "x" * 15, "with a blank in it", "ümlautümlautümlaut", "x" * 1025, "tab\there-is-no-key"]
+)
+def test_a_wrong_key_is_refused_and_not_shown(key: str) -> None:
+    message = refused(admin_key=key)
+    assert message.startswith("RESNET_ADMIN_KEY: must be 16 to 1024 printable")
+    assert key not in message
+
+
+def test_the_key_is_not_shown() -> None:
+    settings = of(admin_key="k" * 16)
+    assert settings.server.admin_key is not None
+    assert settings.server.admin_key.get_secret_value() == "k" * 16
+    assert "kkk" not in repr(settings) + str(settings) + settings.model_dump_json()

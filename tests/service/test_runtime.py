@@ -15,6 +15,7 @@ from service import runtime as module
 from service.config import Settings
 from service.errors import NotReady, UnknownModel
 from service.metrics import Metrics
+from service.models import loader, selection
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime, StartError, check_start, chosen_models
 from service.workers import Workers
@@ -124,7 +125,7 @@ def test_what_runs_is_told(tmp_path: Path, rule: GateRule, precision: str, caplo
         assert runtime.models[0].session.variant.precision == precision
         assert f'precision="{precision}"'.encode() in runtime.metrics.page()
 
-    with caplog.at_level("INFO", "service.runtime"):
+    with caplog.at_level("INFO", "service.models"):
         serving(some_settings(tmp_path), use)
     assert f"model tiny version 1: cpu, {precision}" in caplog.text
     assert "ungated" not in caplog.text
@@ -173,13 +174,13 @@ def a_runtime(settings: Settings, workers: Workers | None = None) -> Runtime:
 
 def test_ready_only_when_loaded_and_warm(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may_load = threading.Event()
-    real = module.chosen_models
+    real = selection.chosen_models
 
     def slow(settings: Settings) -> list[StoredModel]:
         assert may_load.wait(30)
         return real(settings)
 
-    monkeypatch.setattr(module, "chosen_models", slow)
+    monkeypatch.setattr(selection, "chosen_models", slow)
 
     async def test() -> None:
         runtime = a_runtime(some_settings(tiny_root))
@@ -206,7 +207,7 @@ def test_ready_only_when_loaded_and_warm(tiny_root: Path, monkeypatch: pytest.Mo
 
 def test_every_batch_size_is_warm_before_ready(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     warmed: list[int] = []
-    monkeypatch.setattr(module.Session, "warm_up", lambda _self, max_batch: warmed.append(max_batch))
+    monkeypatch.setattr(loader.Session, "warm_up", lambda _self, max_batch: warmed.append(max_batch))
 
     async def use(_: Runtime) -> None:
         assert warmed == [3]
@@ -239,14 +240,14 @@ def test_stop_without_start_and_twice(tiny_root: Path) -> None:
 
 def test_stop_while_loading(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, may_load = threading.Event(), threading.Event()
-    real = module.chosen_models
+    real = selection.chosen_models
 
     def slow(settings: Settings) -> list[StoredModel]:
         entered.set()
         assert may_load.wait(30)
         return real(settings)
 
-    monkeypatch.setattr(module, "chosen_models", slow)
+    monkeypatch.setattr(selection, "chosen_models", slow)
 
     async def test() -> None:
         runtime = a_runtime(some_settings(tiny_root))

@@ -9,7 +9,9 @@ import pytest
 
 from export.commands.inspect import inspect_command
 from export.errors import ExportError
+from export.publishing import publish_next
 from model_store.store import ModelStore, StoreError
+from tests.export import test_model_card
 
 from .conftest import Exported, add_bf16
 
@@ -29,9 +31,21 @@ def test_a_model(exported: Exported) -> None:
     assert found["multiply-adds"].endswith("G an image")
     assert found["input"].startswith("16x16 RGB, shorter side to 16 (bilinear)")
     assert found["labels"] == "7: ant, bee, cat, dog, elk, fox, gnu"
-    assert "activation maps of the top 5 classes" in found["outputs"]
+    assert "activation maps of the top 7 classes" in found["outputs"]
     assert found["parity"].startswith("passed: top-1 agreement with PyTorch 100.00%")
     assert "PyTorch" in found["accuracy"]
+
+
+def test_a_calibrated_model(exported: Exported) -> None:
+    stored = ModelStore(exported.store).resolve("pets")
+    assert "calibration" not in rows(exported.call(inspect_command, "pets")[1])
+    publish_next(
+        ModelStore(exported.store),
+        stored,
+        lambda _: {"calibration": test_model_card.CALIBRATION.model_copy(update={"report": None})},
+    )
+    found = rows(exported.call(inspect_command, "pets@3")[1])["calibration"]
+    assert found == "temperature 0.7400, error 2.45% (before 6.35%), images of test|.zip"
 
 
 def test_an_older_version(exported: Exported) -> None:

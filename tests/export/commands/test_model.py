@@ -70,6 +70,13 @@ def test_resize_rules(weights: Path, tmp_path: Path) -> None:
     assert (spec.resize, spec.resize_mode) == (16, "squash")
 
 
+@pytest.mark.parametrize(("words", "count"), [((), 7), (("--maps", "all"), 7), (("--maps", 2), 2), (("--maps", 9), 7)])
+def test_activation_maps(weights: Path, tmp_path: Path, words: tuple[object, ...], count: int) -> None:
+    cam = exported(tmp_path, weights, "--arch", "tiny", *words).outputs.cam
+    assert cam
+    assert cam.k == count
+
+
 def test_folder_needs_nothing_but_a_name(tmp_path: Path) -> None:
     manifest = exported(tmp_path, hugging_face_folder(tmp_path / "pets"))
     assert (manifest.source.origin, manifest.source.file) == ("huggingface", "pets")
@@ -136,6 +143,8 @@ def test_model_of_a_hub(server: WeightsServer, tmp_path: Path) -> None:
         (("a.pth", "--resize-mode", "longest"), "--resize-mode"),
         (("a.pth", "--channel-order", "hsv"), "--channel-order"),
         (("a.pth", "--value-range", "0"), "--value-range"),
+        (("a.pth", "--maps", "0"), "--maps"),
+        (("a.pth", "--maps", "some"), "--maps"),
         (("--onnx", "absent.onnx"), "absent.onnx: No such file"),
         (("--pretrained", "resnet50"), "torchvision/resnet50 is"),
         (("absent/",), "absent: No such file"),

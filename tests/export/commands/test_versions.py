@@ -24,6 +24,32 @@ def test_promote_needs_a_version_or_newest(exported: Exported, words: tuple[str,
         exported.call(promote, *words)
 
 
+def test_an_alias_is_given_moved_promoted_and_taken_away(exported: Exported) -> None:
+    assert exported.call(promote, "pets@2", "--alias", "canary") == (0, "pets: canary is version 2\n")
+    assert exported.call(promote, "pets@1", "--alias", "canary") == (0, "pets: canary is version 1\n")
+    assert ModelStore(exported.store).resolve("pets").manifest.version == "2", "an alias is no promotion"
+    assert exported.call(promote, "pets@canary") == (0, "pets: version 1 is served\n")
+    with pytest.raises(StoreError, match="is promoted"):
+        exported.call(remove, "pets@canary", "--yes")
+    assert exported.call(promote, "pets", "--alias", "canary", "--remove") == (0, "pets: canary is taken away\n")
+    with pytest.raises(StoreError, match="no alias 'canary'"):
+        exported.call(promote, "pets@canary")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pets", "--alias", "canary"),
+        ("pets@1", "--alias", "canary", "--remove"),
+        ("pets", "--alias", "canary", "--newest"),
+        ("pets@1", "--remove"),
+    ],
+)
+def test_an_alias_needs_a_version_or_remove(exported: Exported, words: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError, match="name the version"):
+        exported.call(promote, *words)
+
+
 def test_remove(exported: Exported) -> None:
     assert exported.call(remove, "pets@1", "--yes") == (0, "pets version 1 is removed\n")
     assert ModelStore(exported.store).versions("pets") == ["2"]

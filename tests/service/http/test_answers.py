@@ -43,6 +43,21 @@ def test_errors_say_who_asked_and_when_to_come_back() -> None:
     assert dict(start["headers"])[b"allow"] == b"GET"
 
 
+def test_an_answer_without_a_body_tells_no_length() -> None:
+    for status in (204, 304):
+        start, _ = sent(Answer(status, b"", ()))
+        assert b"content-length" not in dict(start["headers"])
+
+
+def test_errors_below_v2_have_the_protocols_form() -> None:
+    start, body = sent(error_answer(Overloaded("busy"), "an-id", path="/v2/models/tiny/infer"))
+    assert orjson.loads(body["body"]) == {"error": "busy"}
+    assert (b"retry-after", b"1") in start["headers"]
+    for path in ("/v2x", "/v1/v2/", ""):
+        _, body = sent(error_answer(Overloaded("busy"), "an-id", path=path))
+        assert orjson.loads(body["body"])["request_id"] == "an-id"
+
+
 class Download:
     """A file on its way to a client by hand: the test says when it takes a piece and when it leaves."""
 

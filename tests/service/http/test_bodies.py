@@ -172,6 +172,22 @@ def test_a_form_that_breaks_off_is_a_bad_request(kept: int) -> None:
             split(whole[:length])
 
 
+@pytest.mark.parametrize("kind", ["image/jpeg", "IMAGE/png", "application/octet-stream"])
+def test_a_file_without_a_name_is_known_by_its_type(kind: str) -> None:
+    """RFC 7578, 4.2: a file's part need not have a filename."""
+    typed = f'form-data; name="image"\r\nContent-Type: {kind}'
+    assert split(part(b"1", typed) + part(b"2") + END) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json"])
+def test_an_option_is_no_file(kind: str) -> None:
+    typed = f'form-data; name="top_k"\r\nContent-Type: {kind}'
+    image = part(b"1", 'form-data; name="image"\r\nContent-Type: image/png')  # whose type is not the next part's
+    for option in (part(b"2", typed), part(b"2", 'form-data; name="top_k"')):
+        with pytest.raises(BadRequest, match="'top_k' is no file"):
+            split(image + option + END)
+
+
 @given(
     st.binary(max_size=200)
     | st.lists(

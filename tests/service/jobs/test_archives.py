@@ -176,6 +176,7 @@ def test_a_directory_of_long_comments_is_not_read(tmp_path: Path) -> None:
         b"PK\x05\x06" + b"\xff" * 18,
         a_zip({"ä": b"1"}).replace("ä".encode(), b"\xff\xfe"),
     ],
+    ids=["nothing", "PK", "a signature", "rubbish", "cut at the end", "cut", "a rubbish directory", "no UTF-8"],
 )
 def test_what_is_no_sound_archive(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(ServiceError) as caught:

@@ -204,3 +204,35 @@ def test_every_definition_is_on_the_page() -> None:
     shown = metrics.page().decode()
     assert all(f"# TYPE {definition.name}" in shown for definition in DEFINITIONS)
     assert len({definition.name for definition in DEFINITIONS}) == len(DEFINITIONS)
+
+
+def test_a_model_that_is_gone_has_its_counts_and_no_gauges() -> None:
+    metrics = Metrics(None)
+    made = {}
+    for version in ("1", "2"):
+        made[version] = metrics.for_model("tiny", version)
+        made[version].inferred(3)
+        metrics.model_loaded(
+            "tiny", version, provider="cpu", precision="fp32", requested="auto", passed_over=[], sha256="0", seconds=1.0
+        )
+    made["1"].close()
+    metrics.model_gone("tiny", "1")
+    metrics.model_gone("tiny", "1")  # a second time changes nothing
+    for _ in range(2):
+        page = metrics.page().decode()
+        of_gone = [line.partition("{")[0] for line in page.splitlines() if 'version="1"' in line]
+        assert "resnet_images_total" in of_gone
+        assert not {name for name in of_gone if not name.startswith(("resnet_images", "resnet_batch_images"))}
+        assert page.count("resnet_model_info{") == page.count("resnet_model_load_seconds{") == 1
+    assert samples(metrics.page())["resnet_last_success_timestamp_seconds", ()] > 0
+    assert metrics._models == [made["2"]], "what is gone is looked at for ever"
+
+
+def test_a_model_that_comes_back_is_shown_again() -> None:
+    metrics = Metrics(None)
+    for provider in ("cpu", "openvino"):
+        metrics.model_loaded(
+            "tiny", "1", provider=provider, precision="fp32", requested="auto", passed_over=[], sha256="0", seconds=1.0
+        )
+    (info,) = [line for line in metrics.page().decode().splitlines() if line.startswith("resnet_model_info{")]
+    assert 'provider="openvino"' in info

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model_store.store import ModelStore
-from service.runtime import Runtime
+from service.models.loader import Loader
 from service.session import Session
 from service.tuning import measure as module
 from service.tuning.candidates import Trial
@@ -109,17 +109,18 @@ def test_a_profile_that_is_there_has_no_say(tiny_root: Path, subject: Subject, t
     (tmp_path / "tiny").mkdir()
     save(tmp_path / "tiny", a_profile(key_here(subject.stored, 1, subject.settings), a_choice(slots=7)))
     seen: list[Any] = []
-    real = Runtime._open_tuned
+    real = Loader.open
 
-    def spied(self: Runtime, *args: Any) -> Any:
-        seen.append(self.settings.inference.slots)
-        return real(self, *args)
+    def spied(self: Loader, *args: Any) -> Any:
+        opened = real(self, *args)
+        seen.append((opened.tuned.settings.inference.slots, opened.tuned.profile))
+        return opened
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Runtime, "_open_tuned", spied)
+        patch.setattr(Loader, "open", spied)
         changed = subject.settings.model_copy(update={"store": store})
         measured(Subject(subject.stored, changed, 1, subject.images), a_choice(slots=3))
-    assert seen == [3]
+    assert seen == [(3, None)]
 
 
 def test_rounds_that_differ_are_told(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

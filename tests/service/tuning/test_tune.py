@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from model_store.store import ModelStore, StoredModel
-from service import runtime as runtime_module
 from service.config import Settings
 from service.cpus import available_cpus
+from service.models import loader
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime
 from service.tuning.machine import key_here
@@ -103,14 +103,14 @@ class RawError(Exception):
 
 
 def fail_to_warm_up(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    real = runtime_module.Session.warm_up
+    real = loader.Session.warm_up
 
-    def failing(session: runtime_module.Session, max_batch: int) -> None:
+    def failing(session: loader.Session, max_batch: int) -> None:
         if max_batch == size:
             raise RawError(f"no memory\nfor a batch of {size}")
         real(session, max_batch)
 
-    monkeypatch.setattr(runtime_module.Session, "warm_up", failing)
+    monkeypatch.setattr(loader.Session, "warm_up", failing)
 
 
 # The whole way
@@ -194,14 +194,14 @@ def test_a_profile_that_cannot_be_opened_does_not_stop_the_start(
     stored: StoredModel, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep(stored, a_choice(precision="int8", **OTHER_THAN_PLAIN))
-    real = runtime_module.Session
+    real = loader.Session
 
     def failing(stored: StoredModel, requested: str, *others: Any) -> Any:
         if requested == "cpu":
             raise ProviderUnavailable("cpu: out of memory")
         return real(stored, requested, *others)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runtime_module, "Session", failing)
+    monkeypatch.setattr(loader, "Session", failing)
 
     serving(settings_of(stored), is_plain)
     assert "model tiny version 1: profile ignored: cpu: out of memory" in caplog.text

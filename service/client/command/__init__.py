@@ -1,0 +1,1 @@
+"""The command line over ``service.client``: files in, a table, CSV, JSON or Parquet out."""

@@ -1,0 +1,98 @@
+"""The options that all commands have."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from service.client.base import DEFAULT_RETRY, DEFAULT_TIMEOUT_S, DEFAULT_URL
+from service.client.command.output import FORMATS
+from service.client.command.run import Shared
+
+# Not RESNET_...: those are the service's settings, and it does not start with one that it does not know.
+URL_VARIABLE: Final = "SERVER_URL"
+
+
+def _headers(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(_header(text) for text in given)
+
+
+def _header(text: str) -> tuple[str, str]:
+    """``Name: value``, as curl takes it."""
+    name, colon, value = text.partition(":")
+    if not (colon and name.strip() and text.isascii() and text.isprintable()):
+        raise click.BadParameter("must be 'Name: value'")
+    return name.strip(), value.strip()
+
+
+_OPTIONS: Final = (
+    click.argument("files", nargs=-1, required=True),
+    click.option(
+        "--url",
+        default=DEFAULT_URL,
+        show_default=True,
+        envvar=URL_VARIABLE,
+        show_envvar=True,
+        help="Where the service is.",
+    ),
+    click.option("--model", metavar="NAME", help="The model; the service's default one if absent."),
+    click.option("--version", metavar="VERSION", help="Its version or alias."),
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 1000),
+        default=8,
+        show_default=True,
+        help="Most requests at once; fewer while the service is full.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(0, 3600, min_open=True),
+        default=DEFAULT_TIMEOUT_S,
+        show_default=True,
+        help="Seconds that one attempt may take.",
+    ),
+    click.option(
+        "--retries",
+        type=click.IntRange(0, 100),
+        default=DEFAULT_RETRY.retries,
+        show_default=True,
+        help="More attempts where the service is full, starting or away.",
+    ),
+    click.option(
+        "--header", "-H", multiple=True, callback=_headers, metavar="'NAME: VALUE'", help="Sent with each request."
+    ),
+    click.option(
+        "--output",
+        "-o",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write there instead of to standard output.",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(FORMATS),
+        help="Of the results; by --output's suffix if absent, else a table on a terminal.",
+    ),
+)
+
+BATCH: Final = click.option(
+    "--batch", type=click.IntRange(1, 4096), default=1, show_default=True, help="Images in one request."
+)
+
+
+def shared(function: Callable[..., None]) -> Callable[..., None]:
+    """Gives ``function`` the options of all commands as one ``Shared``."""
+    names = [field.name for field in fields(Shared)]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        function(Shared(**{name: given.pop(name) for name in names if name in given}), **given)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

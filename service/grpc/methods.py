@@ -1,0 +1,267 @@
+"""``inference.GRPCInferenceService``: what each method answers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from service.errors import BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
+from service.gate import Gate
+from service.grpc import messages
+from service.grpc import open_inference_pb2 as pb
+from service.grpc.statuses import code_of, status_code
+from service.inference_protocol import metadata
+from service.inference_protocol.inference import infer
+from service.pipeline import Pipeline
+from service.request_log import plain_id
+from service.runtime import Runtime
+from service.stages import CURRENT, Stages
+from service.tracing import Traced
+
+logger = logging.getLogger(__name__)
+
+SERVICE: Final = "inference.GRPCInferenceService"
+
+_PARSE_ASIDE_FROM_BYTES: Final = 2**16
+_CLIENT_GONE: Final = 499  # as over HTTP
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+
+Metadata = Sequence[tuple[str, str | bytes]]
+
+
+class Context(Protocol):
+    """What is used of ``grpc.aio.ServicerContext``, which has no types."""
+
+    async def read(self) -> object: ...
+
+    async def write(self, message: bytes) -> None: ...
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn: ...
+
+    def time_remaining(self) -> float | None: ...
+
+    def invocation_metadata(self) -> Metadata | None: ...
+
+
+@dataclass(slots=True)
+class _Call:
+    """One request on its way: the model for the metrics, ``deadline`` on the event loop's clock.
+
+    request_id -- the client's, who may send anything.
+    """
+
+    method: str
+    metadata: Metadata
+    deadline: float
+    model: str = ""
+    version: str = ""
+    request_id: str = ""
+    stages: Stages = field(default_factory=Stages)
+
+    @property
+    def route(self) -> str:
+        """As metrics and logs call it."""
+        return f"grpc/{self.method}"
+
+
+class Methods:
+    """All messages come and go as bytes: what is malformed is then an error of ours, not of gRPC's."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._limits = runtime.settings.limits
+        self._streams = Gate(self._limits.max_queue)  # an open stream holds a request at most
+        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def stop_streams(self) -> None:
+        """End the streams, each after the request it is at."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The service, as gRPC finds its methods."""
+        unary: dict[str, Callable[[_Call, bytes], Awaitable[Message]]] = {
+            "ServerLive": self._server_live,
+            "ServerReady": self._server_ready,
+            "ModelReady": self._model_ready,
+            "ServerMetadata": self._server_metadata,
+            "ModelMetadata": self._model_metadata,
+        }
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                **{name: grpc.unary_unary_rpc_method_handler(self._unary(name, do)) for name, do in unary.items()},
+                # A stream of one request, which is the same on the wire: it is read when the gate has let it in.
+                "ModelInfer": grpc.stream_unary_rpc_method_handler(self._model_infer),
+                "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._model_stream_infer),
+            },
+        )
+
+    async def _server_live(self, call: _Call, data: bytes) -> Message:
+        self._read(pb.ServerLiveRequest, data)
+        return pb.ServerLiveResponse(live=True)
+
+    async def _server_ready(self, call: _Call, data: bytes) -> Message:
+        self._read(pb.ServerReadyRequest, data)
+        return pb.ServerReadyResponse(ready=self._runtime.unready is None)
+
+    async def _model_ready(self, call: _Call, data: bytes) -> Message:
+        request = self._read(pb.ModelReadyRequest, data)
+        try:
+            with self._use(call, request.name, request.version):
+                return pb.ModelReadyResponse(ready=True)
+        except (NotReady, ShuttingDown):
+            return pb.ModelReadyResponse(ready=False)
+
+    async def _server_metadata(self, call: _Call, data: bytes) -> Message:
+        self._read(pb.ServerMetadataRequest, data)
+        return messages.server_metadata(metadata.SERVER)
+
+    async def _model_metadata(self, call: _Call, data: bytes) -> Message:
+        request = self._read(pb.ModelMetadataRequest, data)
+        with self._use(call, request.name, request.version) as pipeline:
+            return messages.model_metadata(metadata.model_metadata(self._runtime, pipeline))
+
+    @contextmanager
+    def _use(self, call: _Call, name: str, version: str) -> Iterator[Pipeline]:
+        with self._runtime.use(name, version or None) as pipeline:
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
+            yield pipeline
+
+    def _read(self, kind: type[M], data: bytes) -> M:
+        return messages.read_message(kind, data, self._limits.images_per_request)
+
+    def _unary(
+        self, name: str, do: Callable[[_Call, bytes], Awaitable[Message]]
+    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
+        async def method(data: bytes, context: Context) -> bytes:
+            async with self._answered(name, context) as call:
+                answer = await do(call, data)
+            return answer.SerializeToString()
+
+        return method
+
+    async def _model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes:
+        async with self._answered("ModelInfer", context) as call:
+            with self._runtime.gate.admit() as ticket:
+                began_s = perf_counter()
+                data = await context.read()
+                call.stages.read_s = perf_counter() - began_s
+                self._runtime.metrics.stage("read", call.stages.read_s)
+                if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
+                    raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
+                answer = await self._infer(call, data, ticket.extend)
+        return answer.SerializeToString()
+
+    async def _infer(self, call: _Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
+        self._runtime.metrics.received(len(data))
+        call.stages.received_bytes = len(data)
+        most = self._limits.images_per_request
+        message = await self._aside(data, messages.read_message, pb.ModelInferRequest, data, most)
+        call.request_id = message.id
+        with self._use(call, message.model_name, message.model_version) as pipeline:
+            request = await self._aside(data, messages.read_infer, message, most)
+            call.stages.images = len(request.images)
+            room_for(len(request.images))
+            return messages.infer_response(await infer(pipeline, request, call.deadline))
+
+    async def _aside(self, data: bytes, work: Callable[..., T], *arguments: Any) -> T:
+        """What ``work`` gives; in another thread where ``data`` is long enough to hold up the event loop."""
+        if len(data) < _PARSE_ASIDE_FROM_BYTES:
+            return work(*arguments)
+        return await self._runtime.in_decode_pool(work, *arguments)
+
+    async def _model_stream_infer(self, _: AsyncIterator[bytes], context: Context) -> None:
+        """One request after the other, answered in their order; one that fails does not end the stream."""
+        try:
+            with self._streams.admit():
+                while (data := await self._next(context)) is not None:
+                    await context.write((await self._stream_answer(data, context)).SerializeToString())
+        except ServiceError as error:
+            await context.abort(status_code(error), error.message)
+
+    async def _next(self, context: Context) -> bytes | None:
+        """The stream's next request; None at its end, ``ShuttingDown`` where the service's end comes first."""
+        reading = asyncio.ensure_future(context.read())
+        either: list[asyncio.Future[Any]] = [reading, self._stopping]
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise ShuttingDown("the service is shutting down")
+            data = reading.result()
+        finally:
+            reading.cancel()
+        return data if isinstance(data, bytes) else None
+
+    async def _stream_answer(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
+        call = self._call("ModelStreamInfer", context, remaining_s=None)  # the client's deadline is the stream's
+        try:
+            async with self._settled(call):
+                with self._runtime.gate.admit() as ticket:
+                    return pb.ModelStreamInferResponse(infer_response=await self._infer(call, data, ticket.extend))
+        except ServiceError as error:
+            failed = pb.ModelInferResponse(id=call.request_id)
+            return pb.ModelStreamInferResponse(error_message=error.message, infer_response=failed)
+
+    def _call(self, method: str, context: Context, remaining_s: float | None) -> _Call:
+        """A call's deadline is the sooner of the client's and the service's."""
+        left_s = self._limits.deadline_s if remaining_s is None else min(self._limits.deadline_s, remaining_s)
+        return _Call(method, context.invocation_metadata() or (), asyncio.get_running_loop().time() + left_s)
+
+    @asynccontextmanager
+    async def _answered(self, method: str, context: Context) -> AsyncIterator[_Call]:
+        """What happens in the block is the call; what is raised there becomes its status."""
+        call = self._call(method, context, context.time_remaining())
+        try:
+            async with self._settled(call):
+                yield call
+        except ServiceError as error:
+            await context.abort(status_code(error), error.message)
+
+    @asynccontextmanager
+    async def _settled(self, call: _Call) -> AsyncIterator[None]:
+        """Keeps the deadline, counts the call, and makes every failure one of ours."""
+        with self._runtime.tracing.rpc(SERVICE, call.method, call.metadata) as traced:
+            async with self._counted(call, traced):
+                yield
+
+    @asynccontextmanager
+    async def _counted(self, call: _Call, traced: Traced) -> AsyncIterator[None]:
+        began = perf_counter()
+        status, code = _CLIENT_GONE, "client_gone"
+        CURRENT.set(call.stages)
+        try:
+            async with asyncio.timeout_at(call.deadline):
+                yield
+            status, code = 200, ""
+        except ServiceError as error:
+            status, code = error.status, error.code
+            if status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
+                logger.error("%s %s: %s", call.route, call.request_id[:128], error.message)
+            raise
+        except TimeoutError as error:
+            status, code = DeadlineExceeded.status, DeadlineExceeded.code
+            raise DeadlineExceeded("the deadline passed before the answer was there") from error
+        except Exception as error:
+            logger.exception("%s %s failed", call.route, call.request_id[:128])
+            status, code = ServiceError.status, ServiceError.code
+            raise ServiceError("the service failed; the request's id helps its operator") from error
+        finally:
+            seconds = perf_counter() - began
+            self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds)
+            self._runtime.requests.answered(
+                plain_id(call.request_id), "", call.route, status, code, call.model, call.version, seconds, call.stages
+            )
+            traced.answered(status, call.model, call.version, code_of(status).name)

@@ -1,0 +1,14 @@
+"""A request's id: the same in its answer, its errors and the log."""
+
+from __future__ import annotations
+
+import os
+
+from starlette.datastructures import Headers
+
+from service.request_log import plain_id
+
+
+def request_id(headers: Headers) -> str:
+    """The client's ``X-Request-ID`` where it is a plain one, else a new one."""
+    return plain_id(headers.get("x-request-id", "")) or os.urandom(16).hex()
