@@ -87,12 +87,15 @@ class Runner:
         """Take up no further image."""
         self._stopping = True
 
-    async def run(self, job: Job) -> None:
-        """Take ``job`` to its end, or as far as it goes before ``stop``; the rest is for whoever claims it next."""
+    async def run(self, job: Job) -> bool:
+        """Take ``job`` to its end; False where it goes only as far as ``stop`` or the models let it.
+
+        The rest is for whoever claims it next.
+        """
         try:
-            await self._run(job)
+            return await self._run(job)
         except (ShuttingDown, NotReady):
-            pass  # at its very start
+            return False  # at its very start
         except JobGone:
             logger.info("job %s: removed before its end", job.id[:8])
         except ServiceError as error:
@@ -100,18 +103,21 @@ class Runner:
         except Exception:
             logger.exception("job %s failed", job.id[:8])
             await self._fail(job, ServiceError("the service failed on this job"))
+        return True
 
-    async def _run(self, job: Job) -> None:
+    async def _run(self, job: Job) -> bool:
         width = self._performer.width(job)
         job, images, results = await asyncio.to_thread(self._open, job)
         with images, results:
             job = await self._advance(job, images, results, width)
-            if job.done == job.images:
+            whole = job.done == job.images
+            if whole:
                 await asyncio.to_thread(results.sync)
                 await asyncio.to_thread(self._store.end, job, "done")
                 logger.info("job %s: done, %d images, %d failed", job.id[:8], job.done, job.failed)
             else:
                 await asyncio.to_thread(self._store.save, job.model_copy(update={"state": "queued"}))
+        return whole
 
     def _open(self, job: Job) -> tuple[Job, Input, Results]:
         """Where ``job`` stands, by its results, whatever its record says."""

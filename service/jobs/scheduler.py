@@ -66,15 +66,15 @@ class Scheduler:
                     await asyncio.wait_for(self._notified.wait(), self._poll_s)
 
     async def _turn(self) -> bool:
-        """Run one job, or as much of it as can be; False where there is none to run."""
+        """Run one job; False where there is none to run, or it cannot go on for now."""
         claimed = await asyncio.to_thread(self._claim)
         if claimed is None:
             return False
         job, claim = claimed
         with claim:
-            await self._runner.run(job)
+            ended = await self._runner.run(job)
         await asyncio.to_thread(self._count)
-        return True
+        return ended
 
     def _claim(self) -> tuple[Job, Claim] | None:
         self._store.sweep()

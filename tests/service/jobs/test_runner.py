@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.errors import BadImage, InferenceFailed, ServiceError, ShuttingDown, StorageFull, UnknownModel
+from service.errors import BadImage, InferenceFailed, NotReady, ServiceError, ShuttingDown, StorageFull, UnknownModel
 from service.jobs import runner as runner_module
 from service.jobs.record import Job
 from service.jobs.runner import Runner
@@ -196,6 +196,18 @@ def test_a_stop_between_images_leaves_the_rest_to_the_next(store: JobStore) -> N
     assert sorted(first + second) == IMAGES, "each image exactly once"
     assert [line["index"] for line in lines(store, job)] == list(range(10))
     assert store.find(job.id).crashes == 0
+
+
+def test_whether_a_job_came_to_its_end_is_told(store: JobStore) -> None:
+    """Else a scheduler would claim one that cannot go on again and again, without a pause."""
+
+    async def main(reply: Reply | None) -> bool:
+        return await a_runner(store, Fake(reply)).run(a_job(store, IMAGES))
+
+    assert asyncio.run(main(None))
+    assert asyncio.run(main(raising(UnknownModel("gone"))))
+    assert not asyncio.run(main(raising(ShuttingDown("bye"))))
+    assert not asyncio.run(main(raising(NotReady("loading"), IMAGES[0])))
 
 
 def test_a_service_that_shuts_down_fails_no_job(store: JobStore) -> None:
