@@ -89,7 +89,7 @@ bench: install-dev ## Measure the service: five minutes, a page with plots in bu
 
 lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
-	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra traces --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
 
 LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "quantize": "quantize:quantize",
         "draft": "draft:draft",
         "calibrate": "calibrate:calibrate",
+        "reference": "reference:reference",
         "inspect": "inspect:inspect_command",
         "verify": "verify:verify_command",
         "list": "list:list_command",

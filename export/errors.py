@@ -9,6 +9,7 @@ ExportError
 ├── ParityError       export.parity: the exported file does not compute what PyTorch computes
 ├── QuantizeError     export.quantize: a graph cannot be quantized
 ├── GateError         export.gate: a variant is refused, or cannot be compared with fp32
+├── ReferenceImagesError  export.reference: images make no reference
 ├── StudyError        export.study.training_runs: an experiment cannot be run or compared
 └── TrainingError     export.train: training cannot start or go on
 """

@@ -9,7 +9,7 @@ from typing import Final
 
 from export.checkpoints import Training
 from export.markdown import table
-from model_store.manifest import Accuracy, Calibration, JpegScaling, Manifest, Variant
+from model_store.manifest import Accuracy, Calibration, JpegScaling, Manifest, Reference, Variant
 
 CARD_FILE: Final = "README.md"
 _LABELS_SHOWN: Final = 20
@@ -48,6 +48,8 @@ def render_card(manifest: Manifest, labels: Sequence[str], training: Training | 
         sections += ["## Other precisions", _gates(manifest.variants)]
     if manifest.calibration:
         sections += ["## Calibration", _calibration(manifest.calibration)]
+    if manifest.reference:
+        sections += ["## Reference", _reference(manifest.reference)]
     sections += ["## Intended use", _use(manifest), "## Known limits", _limits(manifest, labels, notes)]
     return "\n\n".join(sections) + "\n"
 
@@ -208,6 +210,15 @@ def _calibration(found: Calibration) -> str:
         f"{100 * found.coverage:g}% of the images have an energy, logsumexp(logits), of at least {found.energy:.3f}, "
         f"and a largest logit of at least {found.max_logit:.3f}: what has less looks like none of the classes. All of "
         "it holds for images like those it was measured on."
+    )
+
+
+def _reference(found: Reference) -> str:
+    vectors = " and of embeddings" if found.embedding else ""
+    return (
+        f"Images that come are compared with {found.images:,} of {_inline(found.image_source)} "
+        f"({found.created:%Y-%m-%d}), by histograms of predicted classes, confidence, entropy and energy{vectors}. "
+        "Of those images nothing else is kept."
     )
 
 

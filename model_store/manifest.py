@@ -20,6 +20,7 @@ from model_store.files import Sha256 as Sha256
 from model_store.names import check_name as check_name
 from model_store.names import check_version as check_version
 from model_store.names import parse_reference as parse_reference
+from model_store.reference import Reference as Reference
 from model_store.reports import Accuracy as Accuracy
 from model_store.reports import Calibration as Calibration
 from model_store.reports import Gate as Gate
@@ -173,6 +174,7 @@ class Manifest(Part):
     opset: int = Field(gt=0)
     variants: list[Variant] = Field(min_length=1)
     calibration: Calibration | None = None
+    reference: Reference | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -187,6 +189,8 @@ class Manifest(Part):
             raise ValueError("a bf16 variant is the fp32 file")
         if self.outputs.cam and self.outputs.cam.k > self.outputs.classes:
             raise ValueError("cam has more maps than there are classes")
+        if self.reference and max(self.reference.top_classes) >= self.outputs.classes:
+            raise ValueError("the reference has a class that the model has not")
         return self
 
     @property
@@ -194,7 +198,8 @@ class Manifest(Part):
         """Every file that belongs to the model, but for the manifest."""
         weights = [variant for variant in self.variants if variant.precision != "bf16"]
         reports = [report.report for report in (*self.variants, self.calibration) if report and report.report]
-        return [self.labels, *weights, *reports]
+        embedding = [self.reference.embedding] if self.reference and self.reference.embedding else []
+        return [self.labels, *weights, *reports, *embedding]
 
     def variant(self, precision: Precision) -> Variant | None:
         return next((v for v in self.variants if v.precision == precision), None)

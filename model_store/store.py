@@ -9,6 +9,7 @@ Other names for versions are in ``NAME/aliases`` (model_store/aliases.py).
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import shutil
 import tempfile
@@ -62,7 +63,11 @@ class StoredModel:
         return variant
 
     def labels(self) -> tuple[str, ...]:
-        """The classes' names, by index; one a line in the labels file."""
+        """The classes' names, by index; one a line in the labels file, which is read once."""
+        return self._labels
+
+    @functools.cached_property
+    def _labels(self) -> tuple[str, ...]:
         path = self.path(self.manifest.labels)
         try:
             text = path.read_text(encoding="utf-8")

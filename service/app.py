@@ -42,20 +42,22 @@ from bentoml.exceptions import BentoMLException  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 
+from service import log_format  # noqa: E402
 from service.errors import NotReady  # noqa: E402
-from service.grpc.port import check_port  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.http.metrics_server import MetricsServer  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
+from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
 
 logger = logging.getLogger(__name__)
-logging.getLogger("service").setLevel(logging.INFO)  # BentoML's root handler prints it
+log_format.install(settings.logs.log_format)
 
 workers = Workers(settings.server.run_dir, worker_count(settings.server.workers))
 try:
@@ -102,8 +104,11 @@ class ResNetService:
         """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
         try:
             check_start(settings)
-            if settings.server.grpc_port is not None:
-                check_port(settings.server.grpc_host, settings.server.grpc_port)
+            server = settings.server
+            if server.grpc_port is not None:
+                check_port("grpc", server.grpc_host, server.grpc_port)
+            if server.metrics_port is not None:
+                check_port("metrics", server.metrics_host, server.metrics_port)
             os.environ[_RUN_DIR] = str(make_run_dir(settings.server.run_dir))
         except (*StartError, OSError) as error:
             sys.exit(f"resnet-serving: {error}")
@@ -117,11 +122,14 @@ class ResNetService:
 
     def __init__(self) -> None:
         self._grpc: GrpcServer | None = None
+        self._metrics: MetricsServer | None = None
 
     @bentoml.on_startup
     async def start(self) -> None:
         loading = runtime.start()
         api.start()
+        if settings.server.metrics_port is not None:
+            await self._start_metrics()  # before the models: that none is loaded is worth knowing
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading
@@ -129,6 +137,16 @@ class ResNetService:
             loading.add_done_callback(_end_service_on_failure)
         if settings.server.grpc_port is not None:
             await self._start_grpc()
+
+    async def _start_metrics(self) -> None:
+        server = MetricsServer(runtime.metrics)
+        try:
+            await server.start(settings.server)
+        except ConfigError as error:
+            logger.error("resnet-serving: %s", error)
+            workers.end_service()
+        else:
+            self._metrics = server
 
     async def _start_grpc(self) -> None:
         from service.grpc.server import GrpcServer  # a service without it does not load gRPC
@@ -148,6 +166,8 @@ class ResNetService:
             await self._grpc.stop()
         await api.stop()
         await runtime.stop()
+        if self._metrics is not None:
+            await self._metrics.stop()
 
     @bentoml.api(route=native.PATH)
     async def classify(self, image: bytes, /) -> dict[str, Any]:

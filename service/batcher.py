@@ -113,6 +113,16 @@ class Batcher(Generic[T, R]):
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def queued(self) -> int:
+        """Images that wait for a slot."""
+        return len(self._queue)
+
+    @property
+    def computing(self) -> int:
+        """Images in slots."""
+        return self._computing
+
     async def close(self) -> None:
         """Take nothing more, compute what is queued, and return when all is settled."""
         self._closed = True

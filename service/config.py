@@ -1,7 +1,7 @@
 """Every setting, typed and frozen; the only module that reads the environment.
 
 A field's variable is its name in capitals behind ``RESNET_``; docs/configuration.md
-is made from the fields of service/settings.py (``python -m service.config`` prints it).
+is made from the fields of service/settings (``python -m service.config`` prints it).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -18,13 +18,16 @@ from pydantic.fields import FieldInfo
 from service.settings import (
     CanarySettings,
     DecodeSettings,
+    DriftSettings,
     Group,
     InferenceSettings,
     JobSettings,
     LimitSettings,
+    LogSettings,
     ProviderSettings,
     ServerSettings,
     StoreSettings,
+    TraceSettings,
 )
 
 PREFIX: Final = "RESNET_"
@@ -48,7 +51,10 @@ class Settings(Group):
     limits: LimitSettings = LimitSettings()
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
+    logs: LogSettings = LogSettings()
+    drift: DriftSettings = DriftSettings()
     server: ServerSettings = ServerSettings()
+    traces: TraceSettings = TraceSettings()
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -75,7 +81,10 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "limits": LimitSettings,
     "decode": DecodeSettings,
     "jobs": JobSettings,
+    "logs": LogSettings,
+    "drift": DriftSettings,
     "server": ServerSettings,
+    "traces": TraceSettings,
 }
 
 
@@ -117,6 +126,22 @@ def _explain(error: ValidationError) -> str:
     return f"{shown}: {'; or '.join(problems)}"
 
 
+def shown(settings: Settings) -> dict[str, Any]:
+    """Every setting that is in force, by its variable, as JSON; of secrets whether they are set, and nothing else."""
+    dumped = settings.model_dump(mode="json")
+    values = {name: dumped[group][name] for group, name, _ in fields()}
+    return {
+        variable(name): ("set" if value is not None else None) if name in _SECRETS else value
+        for name, value in values.items()
+    }
+
+
+def given(settings: Settings) -> list[str]:
+    """The variables that were set, whatever to."""
+    groups = {group: getattr(settings, group).model_fields_set for group in _GROUPS}
+    return [variable(name) for group, name, _ in fields() if name in groups[group]]
+
+
 def load_settings() -> Settings:
     """The settings of this process's environment."""
     return Settings.from_env(os.environ)
@@ -133,7 +158,7 @@ def reference() -> str:
         "# Configuration",
         "",
         "All settings are environment variables, read once at start. A wrong value or an unknown `RESNET_` name stops",
-        "the start with one line that says which. This page is made from `service/settings.py` by",
+        "the start with one line that says which. This page is made from `service/settings` by",
         "`python -m service.config`; a test keeps the two equal.",
     ]
     shown = ""

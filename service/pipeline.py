@@ -17,6 +17,7 @@ from PIL import Image
 from model_store.store import StoredModel
 from service.batcher import Batcher
 from service.decode import Decoded, Decoder, sniff
+from service.drift import Drift
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
@@ -24,6 +25,8 @@ from service.outputs import OutputName, Outputs, Timings
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
 from service.slots import Slots
+from service.stages import CURRENT
+from service.tracing import Batch, Note, note
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +50,19 @@ class Ready:
 AnyImage = bytes | Images | Ready
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Query:
-    """What the batcher carries: an image, which outputs are wanted of it, and what becomes of them."""
+    """What the batcher carries: an image, which outputs are wanted of it, what becomes of them, and who traces it.
+
+    timings -- set in the slot, where the image got through it.
+    """
 
     image: AnyImage
     outputs: tuple[OutputName, ...]
     read: Reader[Any]
     queued_s: float
+    note: Note | None
+    timings: Timings | None = None
 
 
 class Pipeline:
@@ -78,8 +86,10 @@ class Pipeline:
         slots: Slots,
         forming: Forming,
         metrics: Metrics,
+        drift: Drift | None = None,
     ) -> None:
         self.stored = stored
+        self.drift = drift
         self.session = session
         self.labels = stored.labels()
         calibration = stored.manifest.calibration
@@ -124,8 +134,9 @@ class Pipeline:
         """One result an image, in order; a bad image gives its error in its place, another failure fails all."""
         if self._decode_pool is None:
             now_s = perf_counter()
-            queries = [_Query(image, outputs, read, now_s) for image in images]
+            queries = [_Query(image, outputs, read, now_s, note()) for image in images]
             results = await self._batcher.submit_all(queries, deadline)
+            _tell_request(queries)
         else:
             tasks = [asyncio.create_task(self._settled(image, read, deadline, outputs)) for image in images]
             try:
@@ -138,12 +149,16 @@ class Pipeline:
     async def _submit(
         self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
     ) -> T | ServiceError:
-        ready = image
+        ready, noted = image, note()
         if self._decode_pool is not None and not isinstance(image, Ready):
             if self._batcher.closed:
                 raise ShuttingDown("the service is shutting down")
-            ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode_ahead, image)
-        result: T | ServiceError = await self._batcher.submit(_Query(ready, outputs, read, perf_counter()), deadline)
+            ready = await asyncio.get_running_loop().run_in_executor(
+                self._decode_pool, self._decode_ahead, image, noted
+            )
+        query = _Query(ready, outputs, read, perf_counter(), noted)
+        result: T | ServiceError = await self._batcher.submit(query, deadline)
+        _tell_request((query,))
         return result
 
     async def _settled(
@@ -154,6 +169,11 @@ class Pipeline:
         except ImageError as error:
             return error
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many images wait for a slot, and how many are in one."""
+        return self._batcher.queued, self._batcher.computing
+
     async def close(self) -> None:
         """Settle all that was taken."""
         await self._batcher.close()
@@ -163,17 +183,23 @@ class Pipeline:
         """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
         return self._decoder.decode(image)
 
-    def _decode(self, image: bytes | Images, out: Images | None = None) -> Decoded:
+    def _decode(self, image: bytes | Images, noted: Note | None, out: Images | None = None) -> Decoded:
+        began_s = perf_counter()
         try:
             with self._metrics.timed("decode"):
                 return self._decoder.tensor(image, self._preprocessing, out)
         except ImageError as error:
             self._metrics.decode_failed(sniff(image) if isinstance(image, bytes) else "pixels", error.code)
+            if noted is not None:
+                noted.error = error.code
             raise
+        finally:
+            if noted is not None:
+                noted.decode = (began_s, perf_counter())
 
-    def _decode_ahead(self, image: bytes | Images) -> Ready:
+    def _decode_ahead(self, image: bytes | Images, noted: Note | None) -> Ready:
         began_s = perf_counter()
-        return Ready(self._decode(image), perf_counter() - began_s)
+        return Ready(self._decode(image, noted), perf_counter() - began_s)
 
     def _buffer(self) -> Images:
         """This thread's batch, uint8 ``[max_batch, height, width, 3]``, made once."""
@@ -184,8 +210,21 @@ class Pipeline:
             return self._buffers.batch  # type: ignore[no-any-return]
 
     def _infer(self, queries: list[_Query], alone: bool) -> list[Any]:
-        """In a slot's thread: pixels into the batch, the model, then what each request wants of it."""
+        """In a slot's thread: what ``_compute`` gives, noted where one of the requests is traced."""
         began_s = perf_counter()
+        notes = [query.note for query in queries if query.note is not None]
+        if not notes:
+            return self._compute(queries, alone, began_s)
+        manifest = self.stored.manifest
+        with Batch(manifest.name, manifest.version, len(queries), notes, began_s):
+            results = self._compute(queries, alone, began_s)
+        for query, result in zip(queries, results, strict=True):
+            if query.note is not None and isinstance(result, ServiceError):
+                query.note.error = result.code
+        return results
+
+    def _compute(self, queries: list[_Query], alone: bool, began_s: float) -> list[Any]:
+        """Pixels into the batch, the model, then what each request wants of it."""
         batch = self._buffer()
         results: list[Any] = [None] * len(queries)
         rows: list[int] = []  # which query each row of the batch is of
@@ -193,7 +232,7 @@ class Pipeline:
         sizes: list[tuple[int, int]] = []
         for number, query in enumerate(queries):
             try:
-                seconds, size = self._fill(batch[len(rows)], query.image)
+                seconds, size = self._fill(batch[len(rows)], query)
             except ImageError as error:  # its row is the next image's
                 results[number] = error
             except Exception:
@@ -205,6 +244,8 @@ class Pipeline:
                 sizes.append(size)
         if rows:
             names = queries[rows[0]].outputs if len(rows) == 1 else _union(queries[number].outputs for number in rows)
+            if self.drift is not None:
+                names = self.drift.wanted(names)
             run_s = perf_counter()
             with self._metrics.timed("infer"):
                 found = self.session.run(batch[: len(rows)], names, alone)
@@ -212,22 +253,36 @@ class Pipeline:
             self._counts.inferred(len(rows))
             with self._metrics.timed("post"):
                 sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
+                if self.drift is not None:
+                    self.drift.saw(found, sound)
                 for row, number in enumerate(rows):
                     query = queries[number]
-                    timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
+                    if query.note is not None:
+                        query.note.infer = (run_s, run_s + infer_s)
+                    query.timings = timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
                     results[number] = (
                         _read(query, _row(found, row, timings, sizes[row])) if sound[row] else _no_numbers()
                     )
         return results
 
-    def _fill(self, row: Images, image: AnyImage) -> tuple[float, tuple[int, int]]:
-        """Write ``image`` into its row of the batch; gives the seconds its decoding took, and its own size."""
+    def _fill(self, row: Images, query: _Query) -> tuple[float, tuple[int, int]]:
+        """Write the image into its row of the batch; gives the seconds its decoding took, and its own size."""
+        image = query.image
         if isinstance(image, Ready):
             row[...] = image.decoded.pixels
             return image.decode_s, image.decoded.whole
         began_s = perf_counter()
-        decoded = self._decode(image, row)
+        decoded = self._decode(image, query.note, row)
         return perf_counter() - began_s, decoded.whole
+
+
+def _tell_request(queries: Sequence[_Query]) -> None:
+    """The request that this task answers hears what its images took."""
+    stages = CURRENT.get()
+    if stages is not None:
+        for query in queries:
+            if query.timings is not None:
+                stages.computed(query.timings)
 
 
 def _no_numbers() -> InferenceFailed:

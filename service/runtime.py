@@ -26,7 +26,9 @@ from service.models.watcher import Watcher
 from service.pipeline import Pipeline
 from service.precision import check_precision
 from service.providers import ProviderUnavailable, candidates
+from service.request_log import RequestLog
 from service.slots import Slots
+from service.tracing import Tracing, check_tracing, start_tracing
 from service.tuning.profile import Profile
 from service.workers import Workers
 
@@ -43,6 +45,7 @@ StartError = (ConfigError, StoreError, ProviderUnavailable)
 
 def check_start(settings: Settings) -> None:
     """Before any worker starts: what is asked for can be had. Raises one of ``StartError``."""
+    check_tracing(settings.traces)
     providers, _ = candidates(settings.inference.provider)
     for stored in chosen_models(settings):
         check_precision(stored, settings.inference.precision, providers=providers)
@@ -54,6 +57,10 @@ class Runtime:
     def __init__(self, settings: Settings, metrics: Metrics, workers: Workers) -> None:
         self.settings = settings
         self.metrics = metrics
+        self.tracing = Tracing()
+        self.requests = RequestLog(settings.logs)
+        self.began_s = time.monotonic()
+        self.workers = workers.count
         self.gate = Gate(settings.limits.max_queue)
         self.control = Control(workers.run_dir)
         self._workers = workers
@@ -72,6 +79,7 @@ class Runtime:
 
     def start(self) -> asyncio.Task[None]:
         """Load and warm the models in the background."""
+        self.tracing = start_tracing(self.settings.traces)
         self._loading = asyncio.create_task(self._load())
         return self._loading
 
@@ -89,6 +97,8 @@ class Runtime:
         if self._sampling is not None:
             self._sampling.cancel()
         self.metrics.flush()
+        await self.tracing.close()
+        self.requests.close()
         await asyncio.to_thread(self._threads.close)
 
     async def _sample(self, slots: Slots) -> None:
@@ -96,7 +106,19 @@ class Runtime:
         while True:
             busy = slots.count - slots.free
             self.metrics.sample(slots=slots.count, slots_busy=busy, images_held=self.gate.images)
+            await self._sample_drift()
             await asyncio.sleep(SAMPLE_S)
+
+    async def _sample_drift(self) -> None:
+        """Compare what came with the models' references; in a thread, as it takes milliseconds."""
+        for served in self.registry.served:
+            drift = served.pipeline.drift
+            if drift is None:
+                continue
+            try:
+                self.metrics.drift.show(served.name, served.version, await asyncio.to_thread(drift.measure))
+            except Exception:
+                logger.exception("model %s version %s: its drift could not be measured", served.name, served.version)
 
     async def _load(self) -> None:
         began = time.perf_counter()
@@ -126,6 +148,11 @@ class Runtime:
         if self._state:
             return self._state
         return None if self._workers.started else "other workers are loading"
+
+    @property
+    def slots(self) -> Slots | None:
+        """Those that all models share; None before the first is loaded."""
+        return None if self._loader.pools is None else self._loader.pools.slots
 
     def check_ready(self) -> None:
         """``NotReady`` while the models load, ``ShuttingDown`` at the end."""

@@ -28,6 +28,11 @@ class Slots:
         self._last_s = 0.0
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="slot")
 
+    @property
+    def waiting(self) -> int:
+        """Models with work that wait for a slot."""
+        return len(self._waiting)
+
     def join(self, retry: Callable[[], None]) -> Turn:
         """A place for one model; ``retry`` is called when a slot it waited for is free."""
         return Turn(self, retry)

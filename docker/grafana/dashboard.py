@@ -1,6 +1,6 @@
 """Makes the Grafana dashboard: ``python docker/grafana/dashboard.py > docker/grafana/dashboards/resnet-serving.json``.
 
-The story from top to bottom: traffic, errors, latency, saturation, batching, models.
+The story from top to bottom: traffic, errors, latency, saturation, batching, drift, models.
 """
 
 from __future__ import annotations
@@ -90,6 +90,14 @@ ROWS: dict[str, list[Panel]] = {
               {"{{model}}": "sum by (model) (rate(resnet_batch_images_sum[$__rate_interval])) "
                             "/ sum by (model) (rate(resnet_batch_images_count[$__rate_interval]))"}),
         Panel("Time in the queue", "Of images, quantiles.", "s", quantiles("resnet_stage_seconds", '{stage="queue"}')),
+    ],
+    "Drift": [
+        Panel("Distance from the reference", "Population stability index; above 0.25 other images come.", "short",
+              {"{{model}} {{version}} {{feature}}": "max by (model, version, feature) (resnet_drift_psi)"}),
+        Panel("Embeddings", "The mean's distance from the reference's, in standard deviations.", "short",
+              {"{{model}} {{version}}": "max by (model, version) (resnet_drift_embedding_distance)"}),
+        Panel("Images compared", "In the window.", "short",
+              {"{{model}} {{version}}": "max by (model, version) (resnet_drift_images)"}),
     ],
     "Models and workers": [
         Panel("Models", "What is served, and on what.", "short",

@@ -68,6 +68,8 @@ def model_rows(stored: StoredModel) -> Iterator[Row]:
             f"temperature {calibration.temperature:.4f}, error {calibration.error_after:.2%} "
             f"(before {calibration.error_before:.2%}), images of {calibration.image_source}",
         )
+    if reference := manifest.reference:
+        yield "reference", f"{reference.images} images of {reference.image_source}, {reference.created:%Y-%m-%d}"
 
 
 def _architecture_rows(manifest: Manifest) -> Iterator[Row]:

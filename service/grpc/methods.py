@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -17,11 +17,14 @@ from service.errors import BodyTooLarge, DeadlineExceeded, NotReady, ServiceErro
 from service.gate import Gate
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
-from service.grpc.statuses import status_code
+from service.grpc.statuses import code_of, status_code
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
 from service.pipeline import Pipeline
+from service.request_log import plain_id
 from service.runtime import Runtime
+from service.stages import CURRENT, Stages
+from service.tracing import Traced
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,9 @@ _CLIENT_GONE: Final = 499  # as over HTTP
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
+
+
+Metadata = Sequence[tuple[str, str | bytes]]
 
 
 class Context(Protocol):
@@ -45,16 +51,28 @@ class Context(Protocol):
 
     def time_remaining(self) -> float | None: ...
 
+    def invocation_metadata(self) -> Metadata | None: ...
+
 
 @dataclass(slots=True)
 class _Call:
-    """One request on its way: ``route`` and the model for the metrics, ``deadline`` on the event loop's clock."""
+    """One request on its way: the model for the metrics, ``deadline`` on the event loop's clock.
 
-    route: str
+    request_id -- the client's, who may send anything.
+    """
+
+    method: str
+    metadata: Metadata
     deadline: float
     model: str = ""
     version: str = ""
     request_id: str = ""
+    stages: Stages = field(default_factory=Stages)
+
+    @property
+    def route(self) -> str:
+        """As metrics and logs call it."""
+        return f"grpc/{self.method}"
 
 
 class Methods:
@@ -138,8 +156,10 @@ class Methods:
     async def _model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes:
         async with self._answered("ModelInfer", context) as call:
             with self._runtime.gate.admit() as ticket:
-                with self._runtime.metrics.timed("read"):
-                    data = await context.read()
+                began_s = perf_counter()
+                data = await context.read()
+                call.stages.read_s = perf_counter() - began_s
+                self._runtime.metrics.stage("read", call.stages.read_s)
                 if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
                     raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
                 answer = await self._infer(call, data, ticket.extend)
@@ -147,11 +167,13 @@ class Methods:
 
     async def _infer(self, call: _Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
         self._runtime.metrics.received(len(data))
+        call.stages.received_bytes = len(data)
         most = self._limits.images_per_request
         message = await self._aside(data, messages.read_message, pb.ModelInferRequest, data, most)
         call.request_id = message.id
         with self._use(call, message.model_name, message.model_version) as pipeline:
             request = await self._aside(data, messages.read_infer, message, most)
+            call.stages.images = len(request.images)
             room_for(len(request.images))
             return messages.infer_response(await infer(pipeline, request, call.deadline))
 
@@ -166,7 +188,7 @@ class Methods:
         try:
             with self._streams.admit():
                 while (data := await self._next(context)) is not None:
-                    await context.write((await self._stream_answer(data)).SerializeToString())
+                    await context.write((await self._stream_answer(data, context)).SerializeToString())
         except ServiceError as error:
             await context.abort(status_code(error), error.message)
 
@@ -183,8 +205,8 @@ class Methods:
             reading.cancel()
         return data if isinstance(data, bytes) else None
 
-    async def _stream_answer(self, data: bytes) -> pb.ModelStreamInferResponse:
-        call = self._call("ModelStreamInfer", None)
+    async def _stream_answer(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
+        call = self._call("ModelStreamInfer", context, remaining_s=None)  # the client's deadline is the stream's
         try:
             async with self._settled(call):
                 with self._runtime.gate.admit() as ticket:
@@ -193,16 +215,15 @@ class Methods:
             failed = pb.ModelInferResponse(id=call.request_id)
             return pb.ModelStreamInferResponse(error_message=error.message, infer_response=failed)
 
-    def _call(self, method: str, context: Context | None) -> _Call:
+    def _call(self, method: str, context: Context, remaining_s: float | None) -> _Call:
         """A call's deadline is the sooner of the client's and the service's."""
-        remaining = None if context is None else context.time_remaining()
-        left = self._limits.deadline_s if remaining is None else min(self._limits.deadline_s, remaining)
-        return _Call(f"grpc/{method}", asyncio.get_running_loop().time() + left)
+        left_s = self._limits.deadline_s if remaining_s is None else min(self._limits.deadline_s, remaining_s)
+        return _Call(method, context.invocation_metadata() or (), asyncio.get_running_loop().time() + left_s)
 
     @asynccontextmanager
     async def _answered(self, method: str, context: Context) -> AsyncIterator[_Call]:
         """What happens in the block is the call; what is raised there becomes its status."""
-        call = self._call(method, context)
+        call = self._call(method, context, context.time_remaining())
         try:
             async with self._settled(call):
                 yield call
@@ -212,23 +233,35 @@ class Methods:
     @asynccontextmanager
     async def _settled(self, call: _Call) -> AsyncIterator[None]:
         """Keeps the deadline, counts the call, and makes every failure one of ours."""
+        with self._runtime.tracing.rpc(SERVICE, call.method, call.metadata) as traced:
+            async with self._counted(call, traced):
+                yield
+
+    @asynccontextmanager
+    async def _counted(self, call: _Call, traced: Traced) -> AsyncIterator[None]:
         began = perf_counter()
-        status = _CLIENT_GONE
+        status, code = _CLIENT_GONE, "client_gone"
+        CURRENT.set(call.stages)
         try:
             async with asyncio.timeout_at(call.deadline):
                 yield
-            status = 200
+            status, code = 200, ""
         except ServiceError as error:
-            status = error.status
+            status, code = error.status, error.code
             if status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("%s %s: %s", call.route, call.request_id[:128], error.message)
             raise
         except TimeoutError as error:
-            status = DeadlineExceeded.status
+            status, code = DeadlineExceeded.status, DeadlineExceeded.code
             raise DeadlineExceeded("the deadline passed before the answer was there") from error
         except Exception as error:
             logger.exception("%s %s failed", call.route, call.request_id[:128])
-            status = ServiceError.status
+            status, code = ServiceError.status, ServiceError.code
             raise ServiceError("the service failed; the request's id helps its operator") from error
         finally:
-            self._runtime.metrics.answered(call.route, call.model, call.version, status, perf_counter() - began)
+            seconds = perf_counter() - began
+            self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds)
+            self._runtime.requests.answered(
+                plain_id(call.request_id), "", call.route, status, code, call.model, call.version, seconds, call.stages
+            )
+            traced.answered(status, call.model, call.version, code_of(status).name)

@@ -6,7 +6,7 @@ import grpc
 
 from service.config import ConfigError
 from service.grpc.methods import Methods
-from service.grpc.port import address
+from service.ports import address
 from service.runtime import Runtime
 from service.settings import ServerSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 import orjson
@@ -22,11 +22,12 @@ _PATIENCE_S: Final = 60.0  # with a client that takes nothing
 
 @dataclass(slots=True)
 class Answer:
-    """A status, a body and headers, names in lower case."""
+    """A status, a body and headers, names in lower case; an error's ``code``."""
 
     status: int
     body: bytes
     headers: Iterable[tuple[bytes, bytes]]
+    code: str = field(default="", kw_only=True)
 
     async def send(self, send: Send, request_id: str) -> None:
         await self._start(send, request_id, len(self.body))
@@ -87,4 +88,4 @@ def error_answer(error: ServiceError, request_id: str, *headers: tuple[bytes, by
     retry = () if error.retry_after_s is None else ((b"retry-after", b"%d" % error.retry_after_s),)
     protocol = path == "/v2" or path.startswith("/v2/")
     body = {"error": error.message} if protocol else {**error.as_json(), "request_id": request_id}
-    return Answer(error.status, orjson.dumps(body), (_JSON, *retry, *error.headers, *headers))
+    return Answer(error.status, orjson.dumps(body), (_JSON, *retry, *error.headers, *headers), code=error.code)

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
 from service.http import (
     classify,
+    debug,
     docs,
     embed,
     explain,
@@ -30,6 +31,7 @@ from service.http.jobs import Jobs
 from service.http.request_ids import request_id
 from service.http.routing import Call, Match, Route, Router
 from service.runtime import Runtime
+from service.stages import CURRENT
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        modules = (classify, embed, explain, models, inference_protocol, repository)
+        modules = (classify, embed, explain, models, inference_protocol, repository, debug)
         routes = [route for module in modules for route in module.routes(runtime)]
         self._jobs = Jobs(runtime)
         routes += self._jobs.routes()
@@ -74,11 +76,21 @@ class Api:
         limit_s = (route and route.deadline_s) or self._runtime.settings.limits.deadline_s
         deadline = asyncio.get_running_loop().time() + limit_s
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
-        answer = await self._answer(call, match, route, scope["path"])
-        # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
+        CURRENT.set(call.stages)
         path = "other" if match is None else match.path
-        self._runtime.metrics.answered(path, call.model, call.version, answer.status, perf_counter() - began)
-        await answer.send(send, call.request_id)
+        with self._runtime.tracing.http(scope, headers, path, call.request_id) as traced:
+            answer = await self._answer(call, match, route, scope["path"])
+            seconds = perf_counter() - began
+            model, version = call.model, call.version
+            # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
+            self._runtime.metrics.answered(path, model, version, answer.status, seconds)
+            self._runtime.requests.answered(
+                call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
+            )
+            traced.answered(answer.status, model, version)
+            if traced.headers:
+                answer.headers = (*answer.headers, *traced.headers)
+            await answer.send(send, call.request_id)
 
     async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
@@ -87,7 +99,7 @@ class Api:
                 return await self._handle(call, match, route)
         except ClientGone:
             # Nobody hears it, but the server waits for an answer before it lets the request go.
-            return Answer(_CLIENT_GONE, b"", ())
+            return Answer(_CLIENT_GONE, b"", (), code="client_gone")
         except ServiceError as error:
             if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("request %s to %s: %s", call.request_id, path, error.message)
@@ -103,7 +115,7 @@ class Api:
 
     async def _handle(self, call: Call, match: Match | None, route: Route | None) -> Answer:
         if match is None:
-            raise UnknownRoute(f"nothing is here; there are {', '.join(self._router.paths)}")
+            raise UnknownRoute("nothing is here; /docs and /openapi.json say what there is")
         if route is None:
             raise MethodNotAllowed(f"{match.path} takes {match.allowed}")
         call.path = match.values

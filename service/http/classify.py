@@ -93,7 +93,7 @@ class _Classify:
         if "timings" in query.include:
             for result in found:
                 if not isinstance(result, ImageError):
-                    result["timings"] = {"read": call.read_s, **result["timings"]}
+                    result["timings"] = {"read": call.stages.read_s, **result["timings"]}
         return json_answer(answer_of(call, pipeline, found))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
@@ -167,6 +168,7 @@ class _Protocol:
         call.query(Query)
         with self._use(call) as pipeline, self._runtime.gate.admit() as ticket:
             request = await self._read(call)
+            call.stages.images = len(request.images)
             ticket.extend(len(request.images))
             async with UntilDisconnect(call.receive):
                 answer = await infer(pipeline, request, call.deadline)
@@ -181,8 +183,11 @@ class _Protocol:
 
     async def _read(self, call: Call) -> InferRequest:
         limits = self._runtime.settings.limits
-        with self._runtime.metrics.timed("read"):
-            body = await read_body(call.headers, call.receive, limits.max_body_bytes)
+        began_s = perf_counter()
+        body = await read_body(call.headers, call.receive, limits.max_body_bytes)
+        call.stages.read_s = perf_counter() - began_s
+        call.stages.received_bytes = len(body)
+        self._runtime.metrics.stage("read", call.stages.read_s)
         self._runtime.metrics.received(len(body))
         wanted = (call.headers, body, limits.max_body_bytes, limits.images_per_request)
         if len(body) < _PARSE_ASIDE_FROM_BYTES and "content-encoding" not in call.headers:

@@ -23,14 +23,16 @@ async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     with runtime.gate.admit() as ticket:
         began_s = perf_counter()
         body = await read_body(call.headers, call.receive, limits.max_body_bytes)
-        call.read_s = perf_counter() - began_s
-        runtime.metrics.stage("read", call.read_s)
+        call.stages.read_s = perf_counter() - began_s
+        call.stages.received_bytes = len(body)
+        runtime.metrics.stage("read", call.stages.read_s)
         runtime.metrics.received(len(body))
         if holds_many(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)
         else:
             images = split_images(call.headers, body, limits.images_per_request)
         del body  # the images of a form or JSON are copies; one of the two is enough
+        call.stages.images = len(images)
         ticket.extend(len(images))
         async with UntilDisconnect(call.receive):
             yield images

@@ -10,7 +10,9 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from model_store.manifest import Variant
+from model_store.reference import Feature
 from model_store.reports import Calibration
+from service.drift import Drift
 from service.models.served import Served
 from service.models.shadow import Comparison
 from service.settings import CanarySettings
@@ -62,6 +64,20 @@ class VariantBody(BaseModel):
     reports: list[ReportBody]
 
 
+class DriftBody(BaseModel):
+    """What the model was meant for, and how far the last images are from it, in the worker that answers."""
+
+    reference_images: int
+    reference_source: str
+    reference_created: datetime
+    images: int = Field(description="In the window.")
+    psi: dict[Feature, float] | None = Field(
+        description="Population stability index by what was counted, less what chance makes of it; null where the "
+        "window has too few images."
+    )
+    embedding_distance: float | None = Field(description="In standard deviations; null as above, or without one.")
+
+
 class VersionBody(BaseModel):
     """A version that is served: what it is, and on what it runs."""
 
@@ -82,6 +98,7 @@ class VersionBody(BaseModel):
     sha256: str
     variants: list[VariantBody]
     calibration: Calibration | None
+    drift: DriftBody | None = Field(description="Null for a model without a reference, or where drift is off.")
     profile: str | None = Field(description="Date of the tuning profile in use.")
 
 
@@ -180,7 +197,22 @@ def version_body(served: Served, *, default: bool, aliases: Sequence[str]) -> Ve
         sha256=session.variant.sha256,
         variants=[_variant(one, in_use=one == session.variant) for one in manifest.variants],
         calibration=manifest.calibration,
+        drift=_drift(served.pipeline.drift),
         profile=served.profile.date if served.profile else None,
+    )
+
+
+def _drift(drift: Drift | None) -> DriftBody | None:
+    if drift is None:
+        return None
+    reference, found = drift.reference, drift.found
+    return DriftBody(
+        reference_images=reference.images,
+        reference_source=reference.image_source,
+        reference_created=reference.created,
+        images=found.images,
+        psi=None if found.psi is None else dict(found.psi),
+        embedding_distance=found.embedding,
     )
 
 

@@ -43,6 +43,14 @@ _VERSION_EXAMPLE: Final[dict[str, Any]] = {
         }
     ],
     "calibration": None,
+    "drift": {
+        "reference_images": 5000,
+        "reference_source": "photos.zip",
+        "reference_created": "2026-01-01T12:00:00Z",
+        "images": 1000,
+        "psi": {"classes": 0.02, "confidence": 0.01, "entropy": 0.0, "energy": 0.31},
+        "embedding_distance": 0.12,
+    },
     "profile": None,
 }
 _FAILED_EXAMPLE: Final = {"version": "3", "reason": "3/fp32.onnx: its SHA-256 is not the manifest's"}

@@ -14,7 +14,7 @@ from service.http.answers import Answer, json_answer
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
 from service.http.static import StaticFile
-from service.metrics import CONTENT_TYPE
+from service.metrics import CONTENT_TYPE, Metrics
 from service.runtime import Runtime
 
 JSON: Final = "application/json"
@@ -45,14 +45,20 @@ class _Page:
 
     async def metrics(self, call: Call) -> Answer:
         del call  # Prometheus may be told to send parameters
-        text = await asyncio.to_thread(self._runtime.metrics.page)
-        return Answer(200, text, ((b"content-type", CONTENT_TYPE.encode()),))
+        return await metrics_answer(self._runtime.metrics)
+
+
+async def metrics_answer(metrics: Metrics) -> Answer:
+    """All workers' metrics, for Prometheus."""
+    text = await asyncio.to_thread(metrics.page)
+    return Answer(200, text, ((b"content-type", CONTENT_TYPE.encode()),))
 
 
 def routes(runtime: Runtime, others: Sequence[Route]) -> list[Route]:
     """The routes of this module; the index names ``others``, too."""
     paths = dict.fromkeys(route.path for route in others if route.operation.documented)
-    page = _Page(runtime, ["/", *paths, "/metrics", "/livez", "/readyz"])
+    metrics_here = runtime.settings.server.metrics_port is None  # else service/http/metrics_server.py has them
+    page = _Page(runtime, ["/", *paths, *(["/metrics"] if metrics_here else []), "/livez", "/readyz"])
     index = Operation(
         "The page, or the routes there are",
         "service",
@@ -65,11 +71,14 @@ def routes(runtime: Runtime, others: Sequence[Route]) -> list[Route]:
     metrics = Operation(
         "Prometheus metrics",
         "service",
-        "Right across all workers, whichever of them answers.",
+        "Right across all workers, whichever of them answers. With `RESNET_METRICS_PORT` they are there instead.",
         answers={200: {"text/plain": {"type": "string"}}},
         needs_models=False,
     )
-    return [Route("GET", "/", page.index, index), Route("GET", "/metrics", page.metrics, metrics)]
+    found = [Route("GET", "/", page.index, index)]
+    if metrics_here:
+        found.append(Route("GET", "/metrics", page.metrics, metrics))
+    return found
 
 
 def _likes_html(accept: str | None) -> bool:

@@ -7,7 +7,6 @@ Triton's model repository extension of the Open Inference Protocol
 from __future__ import annotations
 
 import asyncio
-import hmac
 from collections.abc import Iterator
 from typing import Any, Final, Literal, TypeVar
 
@@ -15,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from model_store.names import check_name
 from model_store.store import ModelStore
-from service.errors import BadRequest, BodyTooLarge, Forbidden, LoadFailed, Unauthorized, UnknownModel
+from service.errors import BadRequest, BodyTooLarge, LoadFailed, ServiceError, UnknownModel
+from service.http.admin import ADMIN_ERRORS, check_key
 from service.http.answers import Answer, json_answer
 from service.http.bodies import read_body
 from service.http.operation import Operation
@@ -101,7 +101,7 @@ class _Repository:
 
     async def _request(self, call: Call, kind: type[B]) -> B:
         """The body, where the sender may ask at all."""
-        self._check_key(call)
+        check_key(call, self._runtime.settings.server)
         self._runtime.check_ready()
         call.query(Query)
         body = await read_body(call.headers, call.receive, _MAX_BODY_BYTES)
@@ -110,15 +110,6 @@ class _Repository:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             raise BadRequest(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
-
-    def _check_key(self, call: Call) -> None:
-        key = self._runtime.settings.server.admin_key
-        if key is None:
-            raise Forbidden("closed: RESNET_ADMIN_KEY is not set")
-        scheme, _, given = call.headers.get("authorization", "").partition(" ")
-        same = hmac.compare_digest(given.strip().encode("latin-1"), key.get_secret_value().encode())
-        if scheme.lower() != "bearer" or not same:
-            raise Unauthorized("the Authorization header holds not the admin key, as in 'Bearer KEY'")
 
     async def _can_load(self, name: str) -> bool:
         settings = self._runtime.settings.store
@@ -170,7 +161,7 @@ def routes(runtime: Runtime) -> list[Route]:
     rows = {200: {"application/json": Index}}
     example = [{"name": "cifar10-resnet16", "version": "3", "state": "READY", "reason": ""}]
     examples = {"a model that is served": example}
-    closed = (BadRequest, Unauthorized, Forbidden, BodyTooLarge)
+    closed: tuple[type[ServiceError], ...] = (BadRequest, *ADMIN_ERRORS, BodyTooLarge)
     index = Operation(
         "The versions of all models",
         "repository",

@@ -16,6 +16,7 @@ from starlette.types import Receive
 from service.errors import BadRequest
 from service.http.answers import Answer
 from service.http.operation import Operation
+from service.stages import Stages
 
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
@@ -36,7 +37,7 @@ class Call:
     deadline -- on the event loop's clock.
     path     -- the values of the route's parameters, ``{name}`` in its path.
     model, version -- set by the handler: of the model that answers, empty where none is reached.
-    read_s   -- set by ``admitted``: how long the body took to come, seconds.
+    stages   -- of its images; the body's part is set by what reads it.
     """
 
     method: str
@@ -48,7 +49,7 @@ class Call:
     path: Mapping[str, str] = field(default_factory=dict)
     model: str = ""
     version: str = ""
-    read_s: float = 0.0
+    stages: Stages = field(default_factory=Stages)
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""
@@ -136,11 +137,6 @@ class Router:
             by_path[route.path][route.method] = route
         self._plain = {path: Match(path, methods, {}) for path, methods in by_path.items() if "{" not in path}
         self._patterns = [(_pattern(path), path, methods) for path, methods in by_path.items() if "{" in path]
-
-    @property
-    def paths(self) -> list[str]:
-        """What clients are told there is."""
-        return list(dict.fromkeys(route.path for route in self.routes if route.operation.documented))
 
     def match(self, path: str) -> Match | None:
         """The routes of ``path``, already percent-decoded; None where there is none."""

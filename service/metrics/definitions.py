@@ -92,6 +92,21 @@ SHADOW_SECONDS = Definition(
     "histogram", "resnet_shadow_seconds", ("model", "by"),
     "From submission to answer of images that both computed, by who did: stable or canary.", _SECONDS,
 )  # fmt: skip
+DRIFT_PSI = Definition(
+    "gauge", "resnet_drift_psi", (*_MODEL, "feature"),
+    "How far the last images are from the model's reference (docs/drift.md), by the population stability index of "
+    "classes, confidence, entropy or energy, less what chance makes of it; of the worker that is farthest. Not there "
+    "without a reference, or with too few images.", mode="livemax",
+)  # fmt: skip
+DRIFT_EMBEDDING = Definition(
+    "gauge", "resnet_drift_embedding_distance", _MODEL,
+    "How far the mean embedding of the last images is from the reference's, in its standard deviations; as above.",
+    mode="livemax",
+)  # fmt: skip
+DRIFT_IMAGES = Definition(
+    "gauge", "resnet_drift_images", _MODEL,
+    "Images in the window that is compared with the reference, of the worker that has most.", mode="livemax",
+)  # fmt: skip
 WORKERS_READY = Definition("gauge", "resnet_workers_ready", (), "Workers whose models are loaded and warm.")
 JOBS = Definition(
     "gauge", "resnet_jobs", ("state",), "Jobs held on disk: queued, running, done, failed.", mode="livemostrecent"

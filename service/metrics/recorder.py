@@ -52,6 +52,7 @@ from service.metrics.definitions import (
     WORKERS_READY,
     Definition,
 )
+from service.metrics.drift import DriftGauges
 from service.metrics.files import forget_dead_workers, reserve
 from service.metrics.served import ServedOnly
 from service.metrics.tally import CounterTally, HistogramTally, Tallies
@@ -85,6 +86,7 @@ class Metrics:
         self._cpu_seconds_told = 0.0
         gauges = [definition for definition in DEFINITIONS if definition.kind == "gauge"]
         self._gauges = {definition: self._gauge(definition) for definition in gauges}
+        self.drift = DriftGauges(self._gauges)
         self._answers = functools.cache(self._bound)  # as few as there are routes, models and statuses
         self._models: list[ModelMetrics] = []
         self._served: dict[tuple[str, str], tuple[str, ...]] = {}  # labels of MODEL_INFO

@@ -1,4 +1,4 @@
-"""The page's metrics without the gauges of models that are served no more.
+"""The page's metrics without the gauges of models that are served no more, or have nothing to say.
 
 prometheus_client cannot take back values in the files that workers share, so a version that is gone has a
 ``resnet_model_info`` of 0 there. Its counts stay, as counts do.
@@ -13,9 +13,20 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from service.metrics.definitions import MODEL_INFO, MODEL_LOAD_SECONDS, QUEUE_IMAGES, QUEUE_OLDEST
+from service.metrics.definitions import (
+    DRIFT_EMBEDDING,
+    DRIFT_IMAGES,
+    DRIFT_PSI,
+    MODEL_INFO,
+    MODEL_LOAD_SECONDS,
+    QUEUE_IMAGES,
+    QUEUE_OLDEST,
+)
 
-_OF_MODELS: Final = {one.name for one in (MODEL_INFO, MODEL_LOAD_SECONDS, QUEUE_IMAGES, QUEUE_OLDEST)}
+_DISTANCES: Final = {one.name for one in (DRIFT_PSI, DRIFT_EMBEDDING)}
+_OF_MODELS: Final = _DISTANCES | {
+    one.name for one in (DRIFT_IMAGES, MODEL_INFO, MODEL_LOAD_SECONDS, QUEUE_IMAGES, QUEUE_OLDEST)
+}
 
 
 class ServedOnly(Collector):
@@ -33,6 +44,8 @@ class ServedOnly(Collector):
                 metric.samples = [sample for sample in metric.samples if _model(sample) not in gone]
             if metric.name == MODEL_INFO.name:
                 metric.samples = [sample for sample in metric.samples if sample.value]
+            if metric.name in _DISTANCES:  # below 0: nothing to say (service/metrics/drift.py)
+                metric.samples = [sample for sample in metric.samples if sample.value >= 0]
             yield metric
 
 

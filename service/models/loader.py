@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from model_store.store import StoredModel
 from service.config import Settings
 from service.decode import Decoder
+from service.drift import Drift
 from service.forming import Forming
 from service.memory import trim
 from service.metrics import Metrics
@@ -36,6 +37,7 @@ class Opened:
     signature: Signature
     session: Session
     tuned: Tuned
+    drift: Drift | None
     seconds: float
 
 
@@ -89,7 +91,8 @@ class Loader:
         trim()  # what compiling left behind
         if self._process is None:
             self._process = plan.settings
-        return Opened(stored, signature, session, plan, time.perf_counter() - began_s)
+        drift = Drift.of(stored, self._settings.drift)
+        return Opened(stored, signature, session, plan, drift, time.perf_counter() - began_s)
 
     def _open(self, stored: StoredModel, share: Share, inference: InferenceSettings) -> Session:
         session = Session(
@@ -134,7 +137,9 @@ class Loader:
         inference = plan.settings.inference
         forming = Forming(inference.max_batch, inference.max_delay_s, inference.preferred_batches)
         pools = self.pools
-        pipeline = Pipeline(stored, session, self._decoder, pools.ahead, pools.slots, forming, self._metrics)
+        pipeline = Pipeline(
+            stored, session, self._decoder, pools.ahead, pools.slots, forming, self._metrics, opened.drift
+        )
         self._metrics.model_loaded(
             stored.manifest.name,
             stored.manifest.version,

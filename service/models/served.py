@@ -32,6 +32,11 @@ class Served:
     def version(self) -> str:
         return self.pipeline.stored.manifest.version
 
+    @property
+    def leases(self) -> int:
+        """Requests that use it."""
+        return self._leases
+
     @contextmanager
     def lease(self) -> Iterator[None]:
         """It is not closed while the block lasts."""
@@ -49,8 +54,10 @@ class Served:
         await self._unused.wait()
         await self.pipeline.close()
         # Pipeline and batcher hold each other. Finding that out takes a full collection, which would stop the process
-        # for a tenth of a second; the session is what is large, and it goes at once.
+        # for a tenth of a second; the session is what is large, and it goes at once, in a thread as it takes a while.
+        held = [self.pipeline.session]
         del self.pipeline.session
+        await asyncio.to_thread(held.clear)
 
 
 @dataclass(frozen=True)

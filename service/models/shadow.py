@@ -11,6 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -19,7 +20,7 @@ from service.errors import ImageError, ServiceError
 from service.metrics import Metrics
 from service.models.served import Served
 from service.outputs import OutputName
-from service.pipeline import LOGITS, AnyImage, Pipeline, Reader
+from service.pipeline import LOGITS, AnyImage, Pipeline, Reader, Ready
 from service.postprocess import Floats
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,8 @@ class Comparison:
     seconds: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
 
     def __post_init__(self) -> None:
+        stable, canary = (one.pipeline.stored.manifest.preprocessing for one in (self.stable, self.canary))
+        self.same_input = stable == canary
         there = {label: index for index, label in enumerate(self.canary.pipeline.labels)}
         self._index = [there.get(label) for label in self.stable.pipeline.labels]
 
@@ -100,11 +103,14 @@ class Shadows:
 
     def _offer(self, comparison: Comparison, image: AnyImage, logits: Floats, stable_s: float) -> None:
         """An image that was answered: copied to the canary where there is room, else dropped."""
+        if isinstance(image, Ready) and not comparison.same_input:
+            return  # made for the stable version's input; the canary would see another image, or refuse it
         if len(self._tasks) >= self._most or self._busy():
             comparison.dropped += 1
             self._metrics.shadowed(comparison.stable.name, "dropped")
             return
-        task = asyncio.create_task(self._copy(comparison, image, logits, stable_s))
+        copying = self._copy(comparison, image, logits, stable_s)
+        task = asyncio.create_task(copying, context=Context())  # it is no part of the request, so not of its trace
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -172,7 +172,7 @@ def test_the_maps_of_an_exported_network_are_exact(tmp_path: Path) -> None:
     torch.nn.init.normal_(net.fc.bias, generator=torch.Generator().manual_seed(0))
     torch.save(net.state_dict(), tmp_path / "net.pth")
     command = [sys.executable, "-m", "export", str(tmp_path / "net.pth"), "--arch", "resnet18", "--name", "seeded"]
-    subprocess.run([*command, "--store", str(tmp_path / "store")], cwd=ROOT, check=True)
+    subprocess.run([*command, "--maps", "5", "--store", str(tmp_path / "store")], cwd=ROOT, check=True)
     bias = net.fc.bias.detach().numpy()
     data = picture(4, (500, 375))
     settings = {"RESNET_MODEL_STORE": str(tmp_path / "store"), "RESNET_PRECISION": "fp32", "RESNET_MAX_BATCH": "1"}

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import yaml
 
 from service.metrics.definitions import DEFINITIONS
 from tests.end_to_end.conftest import Server, free_port, picture, running
+from tests.end_to_end.test_drift import with_reference
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "docker" / "prometheus"
@@ -122,7 +124,18 @@ def eventually(holds: Callable[[], Any], what: str) -> Any:
 
 
 @pytest.fixture
+def scraped(tmp_path: Path) -> Callable[[Server], AbstractContextManager[Prometheus]]:
+    return lambda server: scraping(server, tmp_path)
+
+
+@pytest.fixture
 def prometheus(server: Server, tmp_path: Path) -> Iterator[Prometheus]:
+    with scraping(server, tmp_path) as found:
+        yield found
+
+
+@contextmanager
+def scraping(server: Server, tmp_path: Path) -> Iterator[Prometheus]:
     """With the committed rules; only the target and the intervals are the test's."""
     config = yaml.safe_load((CONFIG / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -178,8 +191,23 @@ def test_the_page_is_as_prometheus_wants_it(server: Server) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.fixture
+def server_with_reference(tmp_path: Path) -> Iterator[Server]:
+    """The service with a copy of the embedded model that says what images to expect."""
+    with_reference(tmp_path / "store", tmp_path / "images")
+    with running(RESNET_MODEL_STORE=str(tmp_path / "store"), RESNET_DRIFT_MIN_IMAGES="8") as started:
+        yield started
+
+
 @pytest.mark.slow
-def test_a_loaded_service_answers_every_expression_of_the_dashboard(server: Server, prometheus: Prometheus) -> None:
+def test_a_loaded_service_answers_every_expression_of_the_dashboard(
+    server_with_reference: Server, scraped: Callable[[Server], AbstractContextManager[Prometheus]]
+) -> None:
+    with scraped(server_with_reference) as prometheus:
+        _all_expressions_are_answered(server_with_reference, prometheus)
+
+
+def _all_expressions_are_answered(server: Server, prometheus: Prometheus) -> None:
     first = eventually(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
     assert first[0]["value"][1] == "1"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,13 @@ class Client:
             return error.code(), error.details() or ""
         raise AssertionError("the call was answered")
 
-    def stream(self) -> Any:
+    def stream(self, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         made = self._channel.stream_stream(
             f"/{SERVICE}/ModelStreamInfer",
             request_serializer=pb.ModelInferRequest.SerializeToString,
             response_deserializer=pb.ModelStreamInferResponse.FromString,
         )
-        return made(timeout=30)
+        return made(timeout=30, metadata=metadata)
 
 
 def infer_request(*images: bytes, **fields: Any) -> pb.ModelInferRequest:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.manifest import MANIFEST_FILE, dump_manifest
 from model_store.store import ModelStore
+from service.decode import Decoded
 from service.errors import InferenceFailed, NotAnImage
 from service.models.shadow import Comparison
+from service.pipeline import Ready
 from service.runtime import Runtime
-from tests.service.conftest import Hold, TinyModel, a_picture, a_png, eventually, turns
+from tests.service.conftest import SIDE, Hold, TinyModel, a_picture, a_png, eventually, turns
 from tests.service.models.conftest import ask, constant_load, publish, serve
 
 ENDLESS = float("inf")
@@ -133,6 +136,25 @@ def test_a_version_is_not_copied_to_itself(root: Path, store: ModelStore) -> Non
         assert runtime.shadows.report("tiny") is None
 
     serve(root, use, canary_share=1, canary_mode="shadow")
+
+
+@pytest.mark.usefixtures("canary")
+def test_an_image_made_for_one_input_is_not_copied_to_another(root: Path, store: ModelStore) -> None:
+    stored = store.resolve("tiny", "2")
+    other = stored.manifest.preprocessing.model_copy(update={"resize": 16})
+    manifest = stored.manifest.model_copy(update={"preprocessing": other})
+    (stored.folder / MANIFEST_FILE).write_text(dump_manifest(manifest))
+
+    async def use(runtime: Runtime) -> None:
+        pixels = np.asarray(a_picture(1))
+        with runtime.use(None, None) as pipeline:
+            assert await pipeline.run(Ready(Decoded(pixels, (SIDE, SIDE))), pipeline.top(1), ENDLESS)
+            await turns()
+            assert (seen(runtime).compared, seen(runtime).dropped, seen(runtime).failed) == (0, 0, 0)
+            assert await pipeline.run(a_png(1), pipeline.top(1), ENDLESS)
+        await eventually(lambda: seen(runtime).compared == 1)
+
+    serve(root, use, canary_share=1, canary_mode="shadow", slots=2)
 
 
 @pytest.mark.usefixtures("canary")

@@ -112,14 +112,15 @@ def test_a_profile_that_is_there_has_no_say(tiny_root: Path, subject: Subject, t
     real = Loader.open
 
     def spied(self: Loader, *args: Any) -> Any:
-        seen.append(self._settings.inference.slots)
-        return real(self, *args)
+        opened = real(self, *args)
+        seen.append((opened.tuned.settings.inference.slots, opened.tuned.profile))
+        return opened
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Loader, "open", spied)
         changed = subject.settings.model_copy(update={"store": store})
         measured(Subject(subject.stored, changed, 1, subject.images), a_choice(slots=3))
-    assert seen == [3]
+    assert seen == [(3, None)]
 
 
 def test_rounds_that_differ_are_told(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,58 @@
+"""``python -m export reference MODEL``: what the images that are served will be compared with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from export.commands.options import store_option
+from export.reference import Measured, measure, publish
+from model_store.store import ModelStore, StoredModel
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR_OR_ZIP",
+    help="Images like those that will be served, at least 200; labels are not needed.",
+)
+@store_option
+def reference(model: str, images: Path, store: Path) -> None:
+    """Tell a stored model what the images look like that it is meant for, so that serving notices when others come.
+
+    MODEL is NAME or NAME@VERSION. Of the images only counts and means are
+    kept: of predicted classes, confidence, entropy, energy and embeddings. No
+    answer changes. The result is the model's next version; to go back, promote
+    the one before.
+
+    \b
+    Example:
+      python -m export reference mine --images photos.zip
+    """
+    models = ModelStore(store)
+    stored = models.find(model)
+    stored.verify()
+    measured = measure(stored, images, Console(stderr=True))
+    click.echo(_summary(measured, publish(models, stored, measured), stored.labels()))
+
+
+def _summary(measured: Measured, published: StoredModel, labels: tuple[str, ...]) -> str:
+    """What was measured and published, as lines of two columns."""
+    reference = measured.reference
+    often = zip(reference.top_classes[:5], reference.classes, strict=False)
+    sure = reference.confidence[-1] / reference.images
+    rows = [
+        ("model", f"{published.manifest.name} version {published.manifest.version}"),
+        ("folder", str(published.folder)),
+        ("reference", f"{reference.images} images of {reference.image_source}"),
+        ("classes", ", ".join(f"{labels[one]} {count / reference.images:.1%}" for one, count in often)),
+        ("confidence", f"above 0.9 for {sure:.1%}, at temperature {reference.temperature:.4f}"),
+        ("energy", f"half of them above {reference.energy_edges[len(reference.energy_edges) // 2]:.3f}"),
+        ("embedding", "none" if measured.embedding is None else f"{measured.embedding.shape[1]} dimensions"),
+    ]
+    return "\n".join(f"{key:<13}{value}" for key, value in rows)
