@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from service.config import ConfigError, load_settings, variable
 from service.workers import Workers, make_run_dir, worker_count
@@ -52,6 +52,7 @@ from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
+from service.settings import ServerSettings  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
@@ -128,37 +129,17 @@ class ResNetService:
     async def start(self) -> None:
         loading = runtime.start()
         api.start()
-        if settings.server.metrics_port is not None:
-            await self._start_metrics()  # before the models: that none is loaded is worth knowing
+        if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
+            self._metrics = await _started(MetricsServer(runtime.metrics))
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading
         else:
             loading.add_done_callback(_end_service_on_failure)
         if settings.server.grpc_port is not None:
-            await self._start_grpc()
+            from service.grpc.server import GrpcServer  # a service without it does not load gRPC
 
-    async def _start_metrics(self) -> None:
-        server = MetricsServer(runtime.metrics)
-        try:
-            await server.start(settings.server)
-        except ConfigError as error:
-            logger.error("resnet-serving: %s", error)
-            workers.end_service()
-        else:
-            self._metrics = server
-
-    async def _start_grpc(self) -> None:
-        from service.grpc.server import GrpcServer  # a service without it does not load gRPC
-
-        server = GrpcServer(runtime)
-        try:
-            await server.start(settings.server)
-        except ConfigError as error:
-            logger.error("resnet-serving: %s", error)
-            workers.end_service()
-        else:
-            self._grpc = server
+            self._grpc = await _started(GrpcServer(runtime))
 
     @bentoml.on_shutdown
     async def stop(self) -> None:
@@ -187,6 +168,26 @@ class ResNetService:
             headers = {"content-type": "application/json", "retry-after": str(error.retry_after_s)}
             raise HTTPException(error.status, orjson.dumps(error.as_json()).decode(), headers)
         return True
+
+
+class _Listening(Protocol):
+    """A server on a port of its own."""
+
+    async def start(self, settings: ServerSettings) -> object: ...
+
+
+L = TypeVar("L", bound=_Listening)
+
+
+async def _started(server: L) -> L | None:
+    """``server`` once it listens; where it cannot, the service ends."""
+    try:
+        await server.start(settings.server)
+    except ConfigError as error:
+        logger.error("resnet-serving: %s", error)
+        workers.end_service()
+        return None
+    return server
 
 
 def _end_service_on_failure(loading: asyncio.Task[None]) -> None:

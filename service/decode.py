@@ -13,6 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -103,6 +104,14 @@ class Decoded(NamedTuple):
 
     pixels: npt.NDArray[np.uint8]
     whole: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An image as the network takes it: decoded ahead, or sent so."""
+
+    decoded: Decoded
+    decode_s: float = 0.0
 
 
 class Decoder:

@@ -37,7 +37,10 @@ clients' data.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+CLIENT_GONE: Final = 499
+"""What a request whose client left is counted as; nginx's number, seen in metrics and logs alone."""
 
 
 class ServiceError(Exception):

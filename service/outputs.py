@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, Self, get_args
 
 from service.postprocess import Floats
 
 OutputName = Literal["logits", "embedding", "cam"]
+
+_ALL: Final[tuple[OutputName, ...]] = get_args(OutputName)
+
+
+def union(wanted: Iterable[tuple[OutputName, ...]]) -> tuple[OutputName, ...]:
+    """All that a batch's images want, each once."""
+    names = {name for one in wanted for name in one}
+    return tuple(name for name in _ALL if name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +43,15 @@ class Outputs:
     cam: Floats | None
     timings: Timings
     size: tuple[int, int]
+
+    @classmethod
+    def of_row(cls, found: Mapping[OutputName, Floats], row: int, timings: Timings, size: tuple[int, int]) -> Self:
+        """One image's part of what the graph gave for a batch."""
+        embedding, cam = found.get("embedding"), found.get("cam")
+        return cls(
+            found["logits"][row],
+            None if embedding is None else embedding[row],
+            None if cam is None else cam[row],
+            timings,
+            size,
+        )

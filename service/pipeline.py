@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,12 +16,12 @@ from PIL import Image
 
 from model_store.store import StoredModel
 from service.batcher import Batcher
-from service.decode import Decoded, Decoder, sniff
+from service.decode import Decoder, Ready, sniff
 from service.drift import Drift
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
-from service.outputs import OutputName, Outputs, Timings
+from service.outputs import OutputName, Outputs, Timings, union
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
 from service.slots import Slots
@@ -33,18 +33,9 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LOGITS: Final[tuple[OutputName, ...]] = ("logits",)
-_ALL: Final[tuple[OutputName, ...]] = ("logits", "embedding", "cam")
 
 Reader = Callable[[Outputs], T]
 """Makes of an image's outputs what the request wants; runs in the slot's thread, so it must be quick and not wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """An image as the network takes it: decoded ahead, or sent so."""
-
-    decoded: Decoded
-    decode_s: float = 0.0
 
 
 AnyImage = bytes | Images | Ready
@@ -146,6 +137,18 @@ class Pipeline:
                     task.cancel()
         return [_one_of_many(result) for result in results]
 
+    async def run_each(
+        self,
+        images: Sequence[AnyImage],
+        read: Reader[T],
+        deadline: float,
+        outputs: tuple[OutputName, ...] = LOGITS,
+    ) -> list[T | ImageError]:
+        """``run_many``, but where there is one image alone, its error is raised."""
+        if len(images) == 1:
+            return [await self.run(images[0], read, deadline, outputs)]
+        return await self.run_many(images, read, deadline, outputs)
+
     async def _submit(
         self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
     ) -> T | ServiceError:
@@ -153,9 +156,7 @@ class Pipeline:
         if self._decode_pool is not None and not isinstance(image, Ready):
             if self._batcher.closed:
                 raise ShuttingDown("the service is shutting down")
-            ready = await asyncio.get_running_loop().run_in_executor(
-                self._decode_pool, self._decode_ahead, image, noted
-            )
+            ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode, image, noted)
         query = _Query(ready, outputs, read, perf_counter(), noted)
         result: T | ServiceError = await self._batcher.submit(query, deadline)
         _tell_request((query,))
@@ -183,23 +184,21 @@ class Pipeline:
         """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
         return self._decoder.decode(image)
 
-    def _decode(self, image: bytes | Images, noted: Note | None, out: Images | None = None) -> Decoded:
+    def _decode(self, image: bytes | Images, noted: Note | None, out: Images | None = None) -> Ready:
         began_s = perf_counter()
         try:
-            with self._metrics.timed("decode"):
-                return self._decoder.tensor(image, self._preprocessing, out)
+            decoded = self._decoder.tensor(image, self._preprocessing, out)
         except ImageError as error:
             self._metrics.decode_failed(sniff(image) if isinstance(image, bytes) else "pixels", error.code)
             if noted is not None:
                 noted.error = error.code
             raise
         finally:
+            decode_s = perf_counter() - began_s
             if noted is not None:
-                noted.decode = (began_s, perf_counter())
-
-    def _decode_ahead(self, image: bytes | Images, noted: Note | None) -> Ready:
-        began_s = perf_counter()
-        return Ready(self._decode(image, noted), perf_counter() - began_s)
+                noted.decode = (began_s, began_s + decode_s)
+        self._metrics.stage("decode", decode_s)
+        return Ready(decoded, decode_s)
 
     def _buffer(self) -> Images:
         """This thread's batch, uint8 ``[max_batch, height, width, 3]``, made once."""
@@ -228,11 +227,10 @@ class Pipeline:
         batch = self._buffer()
         results: list[Any] = [None] * len(queries)
         rows: list[int] = []  # which query each row of the batch is of
-        decode_s: list[float] = []
-        sizes: list[tuple[int, int]] = []
+        ready: list[Ready] = []  # the image of each row
         for number, query in enumerate(queries):
             try:
-                seconds, size = self._fill(batch[len(rows)], query)
+                filled = self._fill(batch[len(rows)], query)
             except ImageError as error:  # its row is the next image's
                 results[number] = error
             except Exception:
@@ -240,16 +238,15 @@ class Pipeline:
                 results[number] = InferenceFailed("the service failed on this image")
             else:
                 rows.append(number)
-                decode_s.append(seconds)
-                sizes.append(size)
+                ready.append(filled)
         if rows:
-            names = queries[rows[0]].outputs if len(rows) == 1 else _union(queries[number].outputs for number in rows)
+            names = queries[rows[0]].outputs if len(rows) == 1 else union(queries[number].outputs for number in rows)
             if self.drift is not None:
                 names = self.drift.wanted(names)
             run_s = perf_counter()
-            with self._metrics.timed("infer"):
-                found = self.session.run(batch[: len(rows)], names, alone)
+            found = self.session.run(batch[: len(rows)], names, alone)
             infer_s = perf_counter() - run_s
+            self._metrics.stage("infer", infer_s)
             self._counts.inferred(len(rows))
             with self._metrics.timed("post"):
                 sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
@@ -259,21 +256,18 @@ class Pipeline:
                     query = queries[number]
                     if query.note is not None:
                         query.note.infer = (run_s, run_s + infer_s)
-                    query.timings = timings = Timings(decode_s[row], began_s - query.queued_s, infer_s)
-                    results[number] = (
-                        _read(query, _row(found, row, timings, sizes[row])) if sound[row] else _no_numbers()
-                    )
+                    query.timings = timings = Timings(ready[row].decode_s, began_s - query.queued_s, infer_s)
+                    outputs = Outputs.of_row(found, row, timings, ready[row].decoded.whole)
+                    results[number] = _read(query, outputs) if sound[row] else _no_numbers()
         return results
 
-    def _fill(self, row: Images, query: _Query) -> tuple[float, tuple[int, int]]:
-        """Write the image into its row of the batch; gives the seconds its decoding took, and its own size."""
+    def _fill(self, row: Images, query: _Query) -> Ready:
+        """Write the image into its row of the batch, decoded now where it was not ahead."""
         image = query.image
-        if isinstance(image, Ready):
-            row[...] = image.decoded.pixels
-            return image.decode_s, image.decoded.whole
-        began_s = perf_counter()
-        decoded = self._decode(image, query.note, row)
-        return perf_counter() - began_s, decoded.whole
+        if not isinstance(image, Ready):
+            return self._decode(image, query.note, row)
+        row[...] = image.decoded.pixels
+        return image
 
 
 def _tell_request(queries: Sequence[_Query]) -> None:
@@ -287,22 +281,6 @@ def _tell_request(queries: Sequence[_Query]) -> None:
 
 def _no_numbers() -> InferenceFailed:
     return InferenceFailed("the model gave values that are no numbers for this image")
-
-
-def _union(outputs: Iterator[tuple[OutputName, ...]]) -> tuple[OutputName, ...]:
-    wanted = {name for names in outputs for name in names}
-    return tuple(name for name in _ALL if name in wanted)
-
-
-def _row(found: dict[OutputName, Floats], row: int, timings: Timings, size: tuple[int, int]) -> Outputs:
-    embedding, cam = found.get("embedding"), found.get("cam")
-    return Outputs(
-        found["logits"][row],
-        None if embedding is None else embedding[row],
-        None if cam is None else cam[row],
-        timings,
-        size,
-    )
 
 
 def _read(query: _Query, outputs: Outputs) -> Any:

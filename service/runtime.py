@@ -6,9 +6,9 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from model_store.store import StoreError
 from service.config import ConfigError, Settings
@@ -49,6 +49,13 @@ def check_start(settings: Settings) -> None:
     providers, _ = candidates(settings.inference.provider)
     for stored in chosen_models(settings):
         check_precision(stored, settings.inference.precision, providers=providers)
+
+
+class Asked(Protocol):
+    """A request, of whichever protocol; the names are for metrics, logs and traces."""
+
+    model: str
+    version: str
 
 
 class Runtime:
@@ -177,6 +184,14 @@ class Runtime:
         """
         self.check_ready()
         return self.registry.use(name, version)
+
+    @contextmanager
+    def use_for(self, call: Asked, name: str | None, version: str | None) -> Iterator[Pipeline]:
+        """``use``, and ``call`` is told which model answers it."""
+        with self.use(name, version) as pipeline:
+            manifest = pipeline.stored.manifest
+            call.model, call.version = manifest.name, manifest.version
+            yield pipeline
 
     def find(self, name: str | None, version: str | None) -> Pipeline:
         """The model that is asked for: the default one, or by name, or by name and version; never its canary unasked.

@@ -9,19 +9,13 @@ from rich.console import Console
 
 from export.calibrate import CalibrateRequest, measure, publish
 from export.calibration_report import REPORT_FILE, Findings, scores
-from export.commands.options import store_option
+from export.commands.options import images_option, store_option
 from model_store.store import ModelStore, StoredModel
 
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="DIR_OR_ZIP",
-    help="Images in a folder a label, like those that will be served, that the model was not trained on.",
-)
+@images_option("Images in a folder a label, like those that will be served, that the model was not trained on.")
 @click.option(
     "--outliers",
     type=click.Path(path_type=Path),

@@ -7,20 +7,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import store_option
+from export.commands.options import images_option, store_option
 from export.draft import DraftRequest, Findings, measure, publish
 from model_store.store import ModelStore
 
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="DIR_OR_ZIP",
-    help="Photos as large as those that will be served; only those that are decoded smaller count.",
-)
+@images_option("Photos as large as those that will be served; only those that are decoded smaller count.")
 @click.option(
     "--margin",
     type=click.FloatRange(1, 8),

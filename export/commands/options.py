@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from export.gate import Thresholds
 from model_store.manifest import parse_reference
 from model_store.store import EMBEDDED_MODELS
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 store_option = click.option(
     "--store",
@@ -17,6 +21,11 @@ store_option = click.option(
     default=EMBEDDED_MODELS,
     help="The model store; by default the one in this repository.",
 )
+
+
+def images_option(meaning: str) -> Callable[[F], F]:
+    """``--images``, which the command cannot do without."""
+    return click.option("--images", type=click.Path(path_type=Path), required=True, metavar="DIR_OR_ZIP", help=meaning)
 
 
 max_accuracy_drop_option = click.option(

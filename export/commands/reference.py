@@ -7,20 +7,14 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import store_option
+from export.commands.options import images_option, store_option
 from export.reference import Measured, measure, publish
 from model_store.store import ModelStore, StoredModel
 
 
 @click.command()
 @click.argument("model")
-@click.option(
-    "--images",
-    type=click.Path(path_type=Path),
-    required=True,
-    metavar="DIR_OR_ZIP",
-    help="Images like those that will be served, at least 200; labels are not needed.",
-)
+@images_option("Images like those that will be served, at least 200; labels are not needed.")
 @store_option
 def reference(model: str, images: Path, store: Path) -> None:
     """Tell a stored model what the images look like that it is meant for, so that serving notices when others come.

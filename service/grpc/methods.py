@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final, NoReturn, Protocol, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from service.errors import BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
+from service.errors import CLIENT_GONE, BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
 from service.gate import Gate
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 SERVICE: Final = "inference.GRPCInferenceService"
 
 _PARSE_ASIDE_FROM_BYTES: Final = 2**16
-_CLIENT_GONE: Final = 499  # as over HTTP
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -133,12 +132,8 @@ class Methods:
         with self._use(call, request.name, request.version) as pipeline:
             return messages.model_metadata(metadata.model_metadata(self._runtime, pipeline))
 
-    @contextmanager
-    def _use(self, call: _Call, name: str, version: str) -> Iterator[Pipeline]:
-        with self._runtime.use(name, version or None) as pipeline:
-            manifest = pipeline.stored.manifest
-            call.model, call.version = manifest.name, manifest.version
-            yield pipeline
+    def _use(self, call: _Call, name: str, version: str) -> AbstractContextManager[Pipeline]:
+        return self._runtime.use_for(call, name, version or None)
 
     def _read(self, kind: type[M], data: bytes) -> M:
         return messages.read_message(kind, data, self._limits.images_per_request)
@@ -240,7 +235,7 @@ class Methods:
     @asynccontextmanager
     async def _counted(self, call: _Call, traced: Traced) -> AsyncIterator[None]:
         began = perf_counter()
-        status, code = _CLIENT_GONE, "client_gone"
+        status, code = CLIENT_GONE, "client_gone"
         CURRENT.set(call.stages)
         try:
             async with asyncio.timeout_at(call.deadline):

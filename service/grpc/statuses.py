@@ -6,7 +6,7 @@ from typing import Final
 
 from grpc import StatusCode
 
-from service.errors import ServiceError
+from service.errors import CLIENT_GONE, ServiceError
 
 _BY_STATUS: Final = {
     200: StatusCode.OK,
@@ -14,7 +14,7 @@ _BY_STATUS: Final = {
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
     429: StatusCode.RESOURCE_EXHAUSTED,
-    499: StatusCode.CANCELLED,
+    CLIENT_GONE: StatusCode.CANCELLED,
     503: StatusCode.UNAVAILABLE,
     504: StatusCode.DEADLINE_EXCEEDED,
 }

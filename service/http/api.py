@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import perf_counter
-from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from service.errors import DeadlineExceeded, MethodNotAllowed, NotReady, ServiceError, ShuttingDown, UnknownRoute
+from service.errors import (
+    CLIENT_GONE,
+    DeadlineExceeded,
+    MethodNotAllowed,
+    NotReady,
+    ServiceError,
+    ShuttingDown,
+    UnknownRoute,
+)
 from service.http import (
     classify,
     debug,
@@ -34,8 +41,6 @@ from service.runtime import Runtime
 from service.stages import CURRENT
 
 logger = logging.getLogger(__name__)
-
-_CLIENT_GONE: Final = 499  # nginx's number for it; seen in metrics alone
 
 
 class Api:
@@ -99,7 +104,7 @@ class Api:
                 return await self._handle(call, match, route)
         except ClientGone:
             # Nobody hears it, but the server waits for an answer before it lets the request go.
-            return Answer(_CLIENT_GONE, b"", (), code="client_gone")
+            return Answer(CLIENT_GONE, b"", (), code="client_gone")
         except ServiceError as error:
             if error.status >= 500 and not isinstance(error, (NotReady, ShuttingDown)):
                 logger.error("request %s to %s: %s", call.request_id, path, error.message)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from service import readings
 from service.errors import BadRequest, ImageError, MissingOutput, NoHeatmap
 from service.http.answers import Answer, json_answer
-from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, Share, TopK, answer_of, results
+from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, Share, TopK, answer_of
 from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
@@ -84,12 +84,10 @@ class _Classify:
 
     async def classify(self, call: Call) -> Answer:
         query = call.query(ClassifyQuery)
-        with self._runtime.use(query.model, query.version) as pipeline:
-            manifest = pipeline.stored.manifest
-            call.model, call.version = manifest.name, manifest.version
+        with self._runtime.use_for(call, query.model, query.version) as pipeline:
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
-                found = await results(pipeline, images, wanted, call.deadline)
+                found = await pipeline.run_each(images, wanted.read, call.deadline, wanted.outputs)
         if "timings" in query.include:
             for result in found:
                 if not isinstance(result, ImageError):

@@ -13,7 +13,7 @@ from service import readings
 from service.errors import ImageError, MissingOutput, NotAcceptable
 from service.http.accept import choose
 from service.http.answers import Answer, binary_answer, json_answer
-from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, answer_of, results
+from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, answer_of
 from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
@@ -42,14 +42,12 @@ class _Embed:
     async def embed(self, call: Call) -> Answer:
         query = call.query(EmbedQuery)
         media_type = choose(call.headers.get("accept"), (JSON, FLOATS, NPY))
-        with self._runtime.use(query.model, query.version) as pipeline:
-            manifest = pipeline.stored.manifest
-            call.model, call.version = manifest.name, manifest.version
+        with self._runtime.use_for(call, query.model, query.version) as pipeline:
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
-                found = await results(pipeline, images, wanted, call.deadline)
+                found = await pipeline.run_each(images, wanted.read, call.deadline, wanted.outputs)
         if media_type == JSON:
-            return json_answer(answer_of(call, pipeline, found, dimensions=manifest.outputs.embedding))
+            return json_answer(answer_of(call, pipeline, found, dimensions=pipeline.stored.manifest.outputs.embedding))
         return binary_answer(_numbers(found, media_type), media_type)
 
 

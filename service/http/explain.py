@@ -12,7 +12,7 @@ from service.errors import BadRequest, MissingOutput, NoHeatmap, NotAcceptable
 from service.heatmap import Heatmap, draw, overlay, png
 from service.http.accept import choose
 from service.http.answers import Answer, binary_answer, json_answer
-from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, Share, answer_of, results
+from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, Share, answer_of
 from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
@@ -55,18 +55,17 @@ class _Explain:
         query = call.query(ExplainQuery)
         offered = (JSON, PNG) if query.style is None else (PNG, JSON)
         as_picture = choose(call.headers.get("accept"), offered) == PNG
-        with self._runtime.use(query.model, query.version) as pipeline:
-            manifest = pipeline.stored.manifest
-            call.model, call.version = manifest.name, manifest.version
+        with self._runtime.use_for(call, query.model, query.version) as pipeline:
             wanted = readings.heatmap(pipeline, query.class_) if as_picture else reading(query, pipeline)
             async with admitted(self._runtime, call) as images:
                 if as_picture and len(images) > 1:
                     raise BadRequest("a PNG shows one image; send one, or accept application/json")
-                found = await results(pipeline, images, wanted, call.deadline)
                 if as_picture:
+                    heatmap = await pipeline.run(images[0], wanted.read, call.deadline, wanted.outputs)
                     with self._runtime.metrics.timed("draw"):
-                        picture = await self._runtime.in_decode_pool(_picture, query, pipeline, images[0], found[0])
+                        picture = await self._runtime.in_decode_pool(_picture, query, pipeline, images[0], heatmap)
                     return binary_answer(picture, PNG)
+                found = await pipeline.run_each(images, wanted.read, call.deadline, wanted.outputs)
         return json_answer(answer_of(call, pipeline, found))
 
 

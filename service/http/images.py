@@ -23,7 +23,7 @@ from service.http.operation import Content
 from service.http.routing import Call, Query
 from service.http.schemas import BINARY, ImagesBody
 from service.pipeline import Pipeline
-from service.readings import Reading, Result
+from service.readings import Result
 
 JSON: Final = "application/json"
 
@@ -67,13 +67,6 @@ class ModelQuery(Query):
 
     model: str | None = Field(None, description="The model's name, as in `/v1/models`; the default one if absent.")
     version: str | None = Field(None, description="Its version; if absent, the one that stands for the model.")
-
-
-async def results(pipeline: Pipeline, images: Sequence[bytes], reading: Reading, deadline: float) -> list[Any]:
-    """What ``reading`` makes of each image, in order; a bad one among several is its error, alone it raises."""
-    if len(images) == 1:
-        return [await pipeline.run(images[0], reading.read, deadline, reading.outputs)]
-    return await pipeline.run_many(images, reading.read, deadline, reading.outputs)
 
 
 def answer_of(call: Call, pipeline: Pipeline, found: Sequence[Result | ImageError], **others: Any) -> Result:

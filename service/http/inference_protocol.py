@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from time import perf_counter
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
 from service.errors import (
-    BadImage,
-    BadRequest,
-    BodyTooLarge,
-    ImageTooLarge,
-    InferenceFailed,
-    NotAnImage,
     NotReady,
-    Overloaded,
     ShuttingDown,
-    TooManyImages,
     UnknownModel,
 )
 from service.http.answers import Answer, json_answer
-from service.http.bodies import read_body
 from service.http.disconnect import UntilDisconnect
+from service.http.images import IMAGES_ERRORS
 from service.http.inference_body import answer_body, parse_body
+from service.http.intake import received_body
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
+from service.http.schemas import BINARY
 from service.inference_protocol.inference import infer
 from service.inference_protocol.metadata import SERVER, model_metadata
 from service.inference_protocol.requests import InferRequest
@@ -174,21 +166,12 @@ class _Protocol:
                 answer = await infer(pipeline, request, call.deadline)
         return answer_body(answer)
 
-    @contextmanager
-    def _use(self, call: Call) -> Iterator[Pipeline]:
-        with self._runtime.use(call.path["name"], call.path.get("version")) as pipeline:
-            manifest = pipeline.stored.manifest
-            call.model, call.version = manifest.name, manifest.version
-            yield pipeline
+    def _use(self, call: Call) -> AbstractContextManager[Pipeline]:
+        return self._runtime.use_for(call, call.path["name"], call.path.get("version"))
 
     async def _read(self, call: Call) -> InferRequest:
         limits = self._runtime.settings.limits
-        began_s = perf_counter()
-        body = await read_body(call.headers, call.receive, limits.max_body_bytes)
-        call.stages.read_s = perf_counter() - began_s
-        call.stages.received_bytes = len(body)
-        self._runtime.metrics.stage("read", call.stages.read_s)
-        self._runtime.metrics.received(len(body))
+        body = await received_body(self._runtime, call)
         wanted = (call.headers, body, limits.max_body_bytes, limits.images_per_request)
         if len(body) < _PARSE_ASIDE_FROM_BYTES and "content-encoding" not in call.headers:
             return parse_body(*wanted)
@@ -207,7 +190,8 @@ def routes(runtime: Runtime) -> list[Route]:
         answers={200: {"application/json": ReadyBody}},
         errors=(NotReady,),
     )
-    model_errors = (UnknownModel, NotReady, ShuttingDown)
+    not_now = (NotReady, ShuttingDown)
+    model_errors = (UnknownModel, *not_now)
     model = Operation(
         "Model metadata", _TAG, answers={200: {"application/json": ModelMetadataBody}}, errors=model_errors
     )
@@ -221,25 +205,15 @@ def routes(runtime: Runtime) -> list[Route]:
         "and tensors in binary form follow; with 0 the body is one encoded image.",
         body={
             "application/json": InferRequestBody,
-            "application/octet-stream": {"type": "string", "format": "binary"},
+            "application/octet-stream": BINARY,
         },
         answers={
             200: {
                 "application/json": InferAnswerBody,
-                "application/octet-stream": {"type": "string", "format": "binary"},
+                "application/octet-stream": BINARY,
             }
         },
-        errors=(
-            *model_errors,
-            BadRequest,
-            BodyTooLarge,
-            TooManyImages,
-            ImageTooLarge,
-            NotAnImage,
-            BadImage,
-            Overloaded,
-            InferenceFailed,
-        ),
+        errors=(*not_now, *IMAGES_ERRORS),
         examples=_EXAMPLES,
     )
     return [

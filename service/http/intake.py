@@ -12,6 +12,17 @@ from service.http.routing import Call
 from service.runtime import Runtime
 
 
+async def received_body(runtime: Runtime, call: Call) -> bytes:
+    """The whole body of ``call``, timed and counted; raises as ``read_body`` does."""
+    began_s = perf_counter()
+    body = await read_body(call.headers, call.receive, runtime.settings.limits.max_body_bytes)
+    call.stages.read_s = perf_counter() - began_s
+    call.stages.received_bytes = len(body)
+    runtime.metrics.stage("read", call.stages.read_s)
+    runtime.metrics.received(len(body))
+    return body
+
+
 @asynccontextmanager
 async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     """The encoded images of ``call``, in order, with room for them in the service until the block ends.
@@ -21,12 +32,7 @@ async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     """
     limits = runtime.settings.limits
     with runtime.gate.admit() as ticket:
-        began_s = perf_counter()
-        body = await read_body(call.headers, call.receive, limits.max_body_bytes)
-        call.stages.read_s = perf_counter() - began_s
-        call.stages.received_bytes = len(body)
-        runtime.metrics.stage("read", call.stages.read_s)
-        runtime.metrics.received(len(body))
+        body = await received_body(runtime, call)
         if holds_many(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)
         else:

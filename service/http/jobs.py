@@ -110,9 +110,8 @@ class Jobs:
     async def create(self, call: Call) -> Answer:
         query = call.query(JobQuery)
         task, options = _TASKS[query.task], _options(query)
-        with self._runtime.use(query.model, query.version) as pipeline:
+        with self._runtime.use_for(call, query.model, query.version) as pipeline:
             manifest = pipeline.stored.manifest
-            call.model, call.version = manifest.name, manifest.version
             task.reading(task.query.model_validate(options), pipeline)  # what cannot be had is refused now
         most = self._settings.body_max_bytes
         length = content_length(call.headers) or most

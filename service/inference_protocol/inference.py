@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.decode import Decoded
+from service.decode import Decoded, Ready
 from service.errors import BadRequest, DeadlineExceeded, ImageError
 from service.inference_protocol.metadata import outputs_of
 from service.inference_protocol.requests import InferRequest, RequestedOutput
 from service.inference_protocol.tensors import INPUT, join_strings, shown
 from service.outputs import OutputName, Outputs
-from service.pipeline import AnyImage, Pipeline, Ready
+from service.pipeline import AnyImage, Pipeline
 from service.postprocess import Floats, top_k
 
 _DEFAULT_OUTPUTS: Final = ("probabilities", "logits")
@@ -66,10 +66,7 @@ async def infer(pipeline: Pipeline, request: InferRequest, deadline: float) -> I
         return [reader(outputs) for reader in readers]
 
     async with _within(request.timeout_s):
-        if len(images) == 1:
-            rows = [await pipeline.run(images[0], read, deadline, graph_outputs)]
-        else:
-            rows = _sound(await pipeline.run_many(images, read, deadline, graph_outputs))
+        rows = _sound(await pipeline.run_each(images, read, deadline, graph_outputs))
     manifest = pipeline.stored.manifest
     outputs = [_tensor(output, [row[i] for row in rows]) for i, output in enumerate(requested)]
     return InferAnswer(manifest.name, manifest.version, request.id, outputs)

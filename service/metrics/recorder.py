@@ -19,6 +19,7 @@ from typing import Final, Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from service.errors import CLIENT_GONE
 from service.jobs.record import STATES, State
 from service.metrics.definitions import (
     BATCH_IMAGES,
@@ -62,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-_REJECTIONS: Final = {413: "too_large", 429: "queue_full", 499: "cancelled", 504: "deadline"}
+_REJECTIONS: Final = {413: "too_large", 429: "queue_full", CLIENT_GONE: "cancelled", 504: "deadline"}
 
 
 class Metrics:
@@ -74,10 +75,12 @@ class Metrics:
         self._tallies = Tallies()
         self._requests = self._counter(REQUESTS)
         self._request_seconds = self._histogram(REQUEST_SECONDS)
-        self._rejected = self._counter(REJECTED)
+        rejected = self._counter(REJECTED)
+        self._rejections = functools.cache(lambda reason: self._tallies.counter(rejected.labels(reason)))
         self._request_bytes = self._tallies.counter(self._counter(REQUEST_BYTES))
         self._images = self._counter(IMAGES)
-        self._decode_failures = self._counter(DECODE_FAILURES)
+        failures = self._counter(DECODE_FAILURES)
+        self._decode_failures = functools.cache(lambda *labels: self._tallies.counter(failures.labels(*labels)))
         stage_seconds = self._histogram(STAGE_SECONDS)
         self._stages = {stage: self._tallies.histogram(stage_seconds.labels(stage)) for stage in STAGES}
         self._batch_images = self._histogram(BATCH_IMAGES)
@@ -112,9 +115,9 @@ class Metrics:
         requests.inc()
         request_seconds.observe(seconds)
         if status == 503:
-            self._rejected.labels("draining" if self._was_ready else "loading").inc()
+            self._rejections("draining" if self._was_ready else "loading").inc()
         elif (reason := _REJECTIONS.get(status)) is not None:
-            self._rejected.labels(reason).inc()
+            self._rejections(reason).inc()
 
     def _bound(self, route: str, model: str, version: str, status: int) -> tuple[CounterTally, HistogramTally]:
         """The metrics with these labels, bound once, as binding costs more than counting."""
@@ -135,7 +138,7 @@ class Metrics:
         self.stage(stage, perf_counter() - began)
 
     def decode_failed(self, kind: str | None, code: str) -> None:
-        self._decode_failures.labels(kind or "none", code).inc()
+        self._decode_failures(kind or "none", code).inc()
 
     def jobs(self, counts: Mapping[State, int]) -> None:
         """How many jobs lie on disk, by state: all workers see the same ones, and the last to look is right."""

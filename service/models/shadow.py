@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from service.decode import Ready
 from service.errors import ImageError, ServiceError
 from service.metrics import Metrics
 from service.models.served import Served
 from service.outputs import OutputName
-from service.pipeline import LOGITS, AnyImage, Pipeline, Reader, Ready
+from service.pipeline import LOGITS, AnyImage, Pipeline, Reader
 from service.postprocess import Floats
 
 logger = logging.getLogger(__name__)
