@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -25,6 +27,8 @@ from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 from model_store.transforms import to_rgb, to_tensor
 from service.postprocess import softmax
 
+T = TypeVar("T")
+
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 120
 READY_LINE = "ready after"
@@ -34,6 +38,15 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def until(found: Callable[[], T], what: str, limit_s: float = START_LIMIT_S, pause_s: float = 0.02) -> T:
+    """What ``found`` gives, asked again and again until it is true; fails after a generous while."""
+    limit, pause = time.monotonic() + limit_s, threading.Event()
+    while not (there := found()):
+        assert time.monotonic() < limit, f"{what} never came"
+        pause.wait(pause_s)
+    return there
 
 
 class Server:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,14 +18,13 @@ import pytest
 
 from model_store.manifest import MANIFEST_FILE
 from model_store.store import EMBEDDED_MODELS, ModelStore
-from tests.end_to_end.conftest import ROOT, Server, picture
+from tests.end_to_end.conftest import ROOT, Server, picture, until
 
 pytestmark = pytest.mark.slow
 
 Serve = Callable[..., AbstractContextManager[Server]]
 NAME = "cifar10-resnet16"
 KEY = "a-key-of-the-administrator"
-LIMIT_S = 120
 
 
 def publish(store: Path, version: str) -> None:
@@ -55,15 +53,6 @@ def promote(store: Path, *words: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Ask again and again; fails after a generous while."""
-    limit = time.monotonic() + LIMIT_S
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < limit, f"{what} never came"
-        pause.wait(0.02)
 
 
 class Load:

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
 from model_store.store import EMBEDDED_MODELS, ModelStore, describe_file
-from tests.end_to_end.conftest import ROOT, Server, free_port, picture
+from tests.end_to_end.conftest import ROOT, Server, free_port, picture, until
 
 Serve = Callable[..., AbstractContextManager[Server]]
 
@@ -50,9 +49,7 @@ def test_metrics_are_right_across_workers(serve: Serve) -> None:
             return samples(httpx.get(f"{server.url}/metrics").text)
 
         # Each worker hands its counts over within a second.
-        limit = time.monotonic() + 60
-        while page().get(("resnet_batch_images_sum", queue), 0) < 21 and time.monotonic() < limit:
-            time.sleep(0.1)
+        until(lambda: page().get(("resnet_batch_images_sum", queue), 0) >= 21, "the counts of both workers")
         pages = [page() for _ in range(6)]
     for shown in pages:
         assert shown["resnet_requests_total", frozenset({**labels, "code": "200"}.items())] == 20

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,13 +20,12 @@ import pytest
 import yaml
 
 from service.metrics.definitions import DEFINITIONS
-from tests.end_to_end.conftest import Server, free_port, picture, running
+from tests.end_to_end.conftest import Server, free_port, picture, running, until
 from tests.end_to_end.test_drift import with_reference
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "docker" / "prometheus"
 DASHBOARD = ROOT / "docker" / "grafana" / "dashboards" / "resnet-serving.json"
-LIMIT_S = 120
 
 
 def tool(name: str) -> str:
@@ -114,20 +112,6 @@ class Prometheus:
             return False
 
 
-def eventually(holds: Callable[[], Any], what: str) -> Any:
-    limit = time.monotonic() + LIMIT_S
-    while time.monotonic() < limit:
-        if found := holds():
-            return found
-        time.sleep(0.2)
-    pytest.fail(f"not within {LIMIT_S} s: {what}")
-
-
-@pytest.fixture
-def scraped(tmp_path: Path) -> Callable[[Server], AbstractContextManager[Prometheus]]:
-    return lambda server: scraping(server, tmp_path)
-
-
 @pytest.fixture
 def prometheus(server: Server, tmp_path: Path) -> Iterator[Prometheus]:
     with scraping(server, tmp_path) as found:
@@ -158,7 +142,7 @@ def scraping(server: Server, tmp_path: Path) -> Iterator[Prometheus]:
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             found = Prometheus(client)
-            eventually(found.ready, "Prometheus is ready")
+            until(found.ready, "Prometheus is ready")
             yield found
     finally:
         process.terminate()
@@ -208,7 +192,7 @@ def test_a_loaded_service_answers_every_expression_of_the_dashboard(
 
 
 def _all_expressions_are_answered(server: Server, prometheus: Prometheus) -> None:
-    first = eventually(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
+    first = until(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
     assert first[0]["value"][1] == "1"
 
     def all_answered() -> bool:
@@ -216,7 +200,7 @@ def _all_expressions_are_answered(server: Server, prometheus: Prometheus) -> Non
         missing = [e for e in expressions() if not prometheus.query(e.replace("$__rate_interval", "30s"))]
         return not missing
 
-    eventually(all_answered, "every expression has data")
+    until(all_answered, "every expression has data")
     counted = prometheus.query('resnet_requests_total{route="/v1/classify",code="200"}')
     assert float(counted[0]["value"][1]) >= 8
     reasons = {one["metric"]["reason"] for one in prometheus.query("resnet_decode_failures_total")}
@@ -225,7 +209,7 @@ def _all_expressions_are_answered(server: Server, prometheus: Prometheus) -> Non
 
 @pytest.mark.slow
 def test_prometheus_takes_the_rules_and_finds_nothing_wrong(server: Server, prometheus: Prometheus) -> None:
-    eventually(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
+    until(lambda: prometheus.query("resnet_workers_ready"), "the first scrape")
     with httpx.Client(base_url=server.url, timeout=60) as client:
         for seed in range(8):
             assert client.post("/v1/classify", content=picture(seed)).status_code == 200
@@ -234,7 +218,7 @@ def test_prometheus_takes_the_rules_and_finds_nothing_wrong(server: Server, prom
         rules = [rule for group in prometheus.get("/api/v1/rules")["data"]["groups"] for rule in group["rules"]]
         return rules if all(rule["health"] == "ok" for rule in rules) else None
 
-    rules = eventually(evaluated, "every rule was evaluated")
+    rules = until(evaluated, "every rule was evaluated")
     assert sum(rule["type"] == "alerting" for rule in rules) >= 10
     assert not [rule["name"] for rule in rules if rule.get("state") == "firing"]
 
@@ -250,12 +234,12 @@ def test_a_killed_worker_leaves_counts_but_no_gauge() -> None:
             lines = client.get("/metrics").text.splitlines()
             return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
-        eventually(lambda: value('resnet_requests_total{code="200"') >= 6, "both workers' counts")
+        until(lambda: value('resnet_requests_total{code="200"') >= 6, "both workers' counts")
         assert value("resnet_workers_ready") == 2
         workers = [
             child for child in psutil.Process(server.process.pid).children(recursive=True) if child.num_threads() > 3
         ]
         os.kill(workers[0].pid, signal.SIGKILL)
         server.wait_for_line("ready after")
-        eventually(lambda: value("resnet_workers_ready") == 2, "the replacement is ready")
+        until(lambda: value("resnet_workers_ready") == 2, "the replacement is ready")
         assert value('resnet_requests_total{code="200"') >= 6

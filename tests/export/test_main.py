@@ -15,6 +15,7 @@ from export import __main__ as program
 from export import specs
 from export.networks import build
 from model_store.store import ModelStore
+from tests.export.mistakes import the_mistake
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,10 +64,7 @@ def test_mistakes_are_one_line_and_status_2(
     weights: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     result = run(weights, "--store", tmp_path / "store", *arguments)
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
+    line = the_mistake(result)
     assert message in line
     assert not (tmp_path / "store").exists()
 
@@ -120,9 +118,7 @@ def test_train_then_export(tmp_path: Path, pictures: Callable[..., Path]) -> Non
 )
 def test_train_mistakes(arguments: tuple[str, ...], message: str) -> None:
     result = run("train", *arguments)
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
+    line = the_mistake(result)
     assert message in line
 
 

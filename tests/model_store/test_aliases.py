@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,16 +10,7 @@ from model_store.aliases import ALIASES_FOLDER
 from model_store.names import check_alias, check_name, check_version, is_alias, parse_reference
 from model_store.store import PROFILES_FOLDER, ModelStore, StoreError
 
-from .test_store import entries, publish
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    store = ModelStore(tmp_path / "models")
-    for version in ("1", "2", "3"):
-        publish(store, version=version)
-    return store
-
+from .test_store import entries
 
 # What they may be called
 

@@ -11,14 +11,6 @@ from model_store.store import PROMOTED_FILE, ModelStore, StoreError
 from .test_store import entries, publish
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ModelStore:
-    store = ModelStore(tmp_path / "models")
-    for version in ("1", "2", "3"):
-        publish(store, version=version)
-    return store
-
-
 def served(store: ModelStore) -> str:
     return store.resolve("tiny").manifest.version
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from export import __main__ as program
 from model_store.store import ModelStore
 from tests.export import colours, uncertain
+from tests.export.mistakes import the_mistake
 
 
 def run(*words: object) -> Result:
@@ -83,10 +84,7 @@ def test_a_refusal_is_one_line_and_publishes_nothing(words: list[object], tmp_pa
 def test_mistakes_are_one_line_and_status_2(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     colours.publish(tmp_path)
     result = run(*words, "--store", tmp_path)
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
+    line = the_mistake(result)
     assert message.lower() in line.lower()
 
 

@@ -11,6 +11,7 @@ from export import __main__ as program
 from export.draft import FEWEST
 from model_store.store import ModelStore
 from tests.export import colours
+from tests.export.mistakes import the_mistake
 from tests.export.test_draft import write_photos
 
 
@@ -41,9 +42,7 @@ def test_what_was_measured_and_published_is_told(words: list[object], tmp_path: 
 
 def test_a_margin_that_is_too_large_for_the_photos(words: list[object], tmp_path: Path) -> None:
     result = run(*words, "--margin", 3)
-    assert result.exit_code == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
+    line = the_mistake(result)
     assert f"0 of {FEWEST} images are JPEGs large enough to be decoded smaller at margin 3" in line
     assert ModelStore(tmp_path / "store").versions("colours") == ["1"]
 
@@ -62,8 +61,5 @@ def test_a_margin_that_is_too_large_for_the_photos(words: list[object], tmp_path
 def test_mistakes_are_one_line_and_status_2(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
     colours.publish(tmp_path)
     result = run(*words, "--store", tmp_path)
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
+    line = the_mistake(result)
     assert message.lower() in line.lower()

@@ -25,6 +25,7 @@ from tests.export.http_server import (
     table_says,
     without_proxies,
 )
+from tests.export.mistakes import the_mistake
 from tests.export.origin_files import hugging_face_folder, onnx_file
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known", "exported_once")
@@ -45,11 +46,7 @@ def exported(folder: Path, *arguments: object) -> Manifest:
 
 def mistake(*arguments: object) -> str:
     result = run(*arguments, "--name", "net")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
+    return the_mistake(result)
 
 
 def test_preprocessing_of_caffe(weights: Path, tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ import pytest
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
 from model_store.store import ModelStore
-from service.decode import Decoded
+from service.decode import Decoded, Ready
 from service.errors import InferenceFailed, NotAnImage
 from service.models.shadow import Comparison
-from service.pipeline import Ready
 from service.runtime import Runtime
 from tests.service.conftest import SIDE, Hold, TinyModel, a_picture, a_png, eventually, turns
 from tests.service.models.conftest import ask, constant_load, publish, serve
