@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -185,9 +185,9 @@ def server_with_reference(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.slow
 def test_a_loaded_service_answers_every_expression_of_the_dashboard(
-    server_with_reference: Server, scraped: Callable[[Server], AbstractContextManager[Prometheus]]
+    server_with_reference: Server, tmp_path: Path
 ) -> None:
-    with scraped(server_with_reference) as prometheus:
+    with scraping(server_with_reference, tmp_path) as prometheus:
         _all_expressions_are_answered(server_with_reference, prometheus)
 
 
