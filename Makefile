@@ -24,7 +24,7 @@ BENCH_OPTIONS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: help serve test test-slow system-tools lint format bench install install-dev lock export-default clean
+.PHONY: help serve test test-slow test-reliability test-container system-tools lint format bench install install-dev lock export-default clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do \
@@ -56,7 +56,7 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 	@exec $(BIN)/bentoml serve service.app:ResNetService --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile
 
 # What the slow tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
 SYSTEM_TOOLS := chromium:chromium promtool:prometheus
@@ -72,7 +72,13 @@ system-tools: ## Install what slow tests use of the system (Chromium, Prometheus
 	else echo "make: not found:$$missing; the tests that need them are skipped" >&2; fi
 
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile
+
+test-reliability: install-dev ## Load and break a running service; prints what its promises came to
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m reliability -s
+
+test-container: install-dev ## Build the image and run it, where buildah and podman are
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m container -rs
 
 lint: install-dev ## Check style and types
 	@$(BIN)/ruff check .

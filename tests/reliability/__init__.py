@@ -1,0 +1,1 @@
+"""What the service promises under load and faults: programs that print figures, and short runs of them as tests."""
