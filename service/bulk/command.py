@@ -1,0 +1,173 @@
+"""The command line of bulk scoring."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+import click
+from rich.console import Console
+
+from model_store.manifest import ManifestError
+from service.bulk.planning import Asked, BulkError, plan
+from service.bulk.progress import Told
+from service.bulk.scorer import Scorer, find_model
+from service.config import Settings, load_settings, variable
+from service.runtime import StartError
+
+if TYPE_CHECKING:
+    from service.bulk.output import Output
+
+PROGRAM: Final = "python -m service.bulk"
+_SOME_FAILED: Final = 1
+_FAILED: Final = 2
+_INTERRUPTED: Final = 130
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("--output", required=True, metavar="OUT.parquet", help="Folder for the results, a path or URL.")
+@click.option("--model", metavar="NAME[@VERSION]", help="The model; by default the only one of the store.")
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"The model store; by default {variable('model_store')}, or the one in this repository.",
+)
+@click.option("--embed", is_flag=True, help="Also write each image's feature vector.")
+@click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes of each image.")
+@click.option("--column", help="Of Parquet files: the column with the images' bytes or paths.")
+@click.option("--key-column", help="Of Parquet files: the column that names the rows; else they are numbered.")
+@click.option(
+    "--part-images",
+    type=click.IntRange(1, 1_000_000),
+    default=2000,
+    show_default=True,
+    help="Images of one file of results; a run that was killed begins again with the files that are missing.",
+)
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="This process, or Ray."
+)
+@click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster; by default one is started on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def bulk(
+    inputs: tuple[str, ...],
+    output: str,
+    model: str | None,
+    store: Path | None,
+    embed: bool,
+    top_k: int,
+    column: str | None,
+    key_column: str | None,
+    part_images: int,
+    engine: Literal["local", "ray"],
+    ray_address: str | None,
+    as_json: bool,
+) -> None:
+    """Score all images of INPUT and write Parquet.
+
+    INPUT is a folder, a pattern, a zip or tar archive, a list of paths (.txt),
+    or a Parquet file with --column; here or wherever fsspec reaches (s3://...).
+    Exit status: 0 all well; 1 some images failed, their rows say why; 2 wrong
+    usage, or the run cannot go on. The same command again goes on with what is
+    missing.
+
+    \b
+    Examples:
+      python -m service.bulk photos/ --output labels.parquet
+      python -m service.bulk 'shards/*.tar' --output vectors.parquet --embed
+      python -m service.bulk images.parquet --column image --output labels.parquet
+    """
+    try:
+        from service.bulk.output import Output, Run
+    except ImportError as error:
+        raise BulkError("bulk scoring needs pyarrow: pip install 'resnet-serving[parquet]'") from error
+
+    told = Console(stderr=True)
+    settings = _settings(store)
+    stored = find_model(settings, model)
+    manifest = stored.manifest
+    asked = Asked(inputs, column, key_column, part_images)
+    run = Run(
+        inputs=inputs,
+        column=column,
+        key_column=key_column,
+        model=manifest.name,
+        version=manifest.version,
+        sha256=manifest.variants[0].sha256,
+        precision=settings.inference.precision,
+        top_k=min(top_k, manifest.outputs.classes),
+        embed=embed,
+        part_images=part_images,
+    )
+    out = Output(output)
+    resumed = out.begin(run, plan(asked))
+    everything, before = out.counts()
+    if not everything:
+        raise BulkError(f"{', '.join(inputs)}: no image in it")
+    if resumed:
+        _line(told, f"{out.url}: going on, {before} of {everything} images are done")
+    with Told(everything, before, told) as progress:
+        if engine == "ray":
+            from service.bulk import cluster
+
+            cluster.run(run, out, settings, ray_address, progress)
+        else:
+            from service.bulk import local
+
+            local.run(run, out, Scorer(settings, stored, run.top_k, embed), progress)
+    _summary(out, progress, before, told, as_json)
+    sys.exit(_SOME_FAILED if progress.failed else 0)
+
+
+def _settings(store: Path | None) -> Settings:
+    settings = load_settings()
+    if store is None:
+        return settings
+    return settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": store.absolute()})})
+
+
+def _summary(out: Output, progress: Told, before: int, told: Console, as_json: bool) -> None:
+    if as_json:
+        found = {
+            "output": out.url,
+            "images": progress.done,
+            "failed": progress.failed,
+            "done_before": before,
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(progress.rate, 1),
+        }
+        click.echo(json.dumps(found))
+        return
+    failed = f", {progress.failed} failed (column error)" if progress.failed else ""
+    _line(told, f"{progress.done} images in {progress.seconds:.1f} s, {progress.rate:.1f}/s{failed}: {out.url}")
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+
+def main() -> None:
+    """Run the command; every error is one line and status 2."""
+    # Terminated is as good as interrupted: nothing half-written stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell starts what it puts into the background deaf to interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        bulk.main(prog_name=PROGRAM, standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; the same command again goes on with what is missing", _INTERRUPTED)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (*StartError, BulkError, ManifestError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str, status: int = _FAILED) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(status)
