@@ -81,7 +81,8 @@ def _below(files: Any, path: str) -> Iterator[str]:
 
 def _glob(files: Any, path: str, asked: Asked) -> Iterator[tuple[int, Work]]:
     """Images that match are of parts together; archives and tables each for itself."""
-    matches = sorted(str(match) for match in files.glob(path))
+    found = sorted(str(match) for match in files.glob(path))
+    matches = [match for match in found if not match.rpartition("/")[2].startswith(".")]
     if not matches:
         raise BulkError(f"{path}: nothing matches")
     for of_images, group in itertools.groupby(matches, is_image):
