@@ -1,0 +1,207 @@
+"""The engine of one process, over the tiny model: right answers, in order, each image once, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from service.bulk import local
+from service.bulk.conveyor import Conveyor
+from service.bulk.output import Output, Run
+from service.bulk.parts import Item
+from service.bulk.planning import Asked, BulkError, plan
+from service.bulk.scorer import Row, Scorer, find_model
+from service.errors import BadEntry
+from tests.service.conftest import TinyModel, a_picture, a_png, expected, publish_tiny, some_settings
+
+IMAGES = 23
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for seed in range(IMAGES):
+        (folder / f"{seed:03d}.png").write_bytes(a_png(seed))
+    (folder / "010.png").write_bytes(b"broken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer(tiny_root: Path) -> Scorer:
+    settings = some_settings(tiny_root, slots=2)
+    return Scorer(settings, find_model(settings, None), 3, embed=True)
+
+
+def a_run(photos: Path, **changes: Any) -> Run:
+    return Run(
+        inputs=(str(photos),),
+        column=None,
+        key_column=None,
+        model="tiny",
+        version="1",
+        sha256="0" * 64,
+        precision="auto",
+        top_k=3,
+        embed=True,
+        part_images=5,
+    ).model_copy(update=changes)
+
+
+def begun(url: str, run: Run) -> Output:
+    output = Output(url)
+    output.begin(run, plan(Asked(run.inputs, run.column, run.key_column, run.part_images)))
+    return output
+
+
+def rows_of(url: str) -> list[dict[str, Any]]:
+    files, path = fsspec.core.url_to_fs(url)
+    return list(pyarrow.parquet.read_table(path, filesystem=files).to_pylist())
+
+
+@pytest.mark.parametrize("place", ["folder", "memory://bulk-results"])
+def test_every_image_has_its_row(place: str, photos: Path, scorer: Scorer, tiny: TinyModel, tmp_path: Path) -> None:
+    url = place if "://" in place else str(tmp_path / place)
+    told: list[int] = []
+    run = a_run(photos)
+    local.run(run, begun(url, run), scorer, lambda _, failed: told.append(failed))
+    rows = rows_of(url)
+    assert [row["key"] for row in rows] == [f"{seed:03d}.png" for seed in range(IMAGES)]
+    assert (len(told), sum(told)) == (IMAGES, 1)
+    for seed, row in enumerate(rows):
+        assert row["source"] == str(photos)
+        if seed == 10:
+            assert (row["error"], row["label"], row["embedding"]) == ("not_an_image", None, None)
+            continue
+        found = [(one["label"], one["index"], one["probability"]) for one in row["predictions"]]
+        for (label, index, probability), (label_, index_, probability_) in zip(
+            found, expected(tiny, seed, 3), strict=True
+        ):
+            assert (label, index) == (label_, index_)
+            assert probability == pytest.approx(probability_, abs=1e-5)
+        assert (row["label"], row["width"], row["height"], row["error"]) == (found[0][0], 8, 8, None)
+        pixels = np.asarray(a_picture(seed))
+        assert row["embedding"] == pytest.approx(pixels.mean(axis=(0, 1)), rel=1e-5)
+        assert row["energy"] == pytest.approx(math.log(np.exp(tiny.logits([pixels])[0].astype(float)).sum()), rel=1e-4)
+
+
+def test_a_run_goes_on_with_what_is_missing(photos: Path, scorer: Scorer, tmp_path: Path) -> None:
+    url, run = str(tmp_path / "out"), a_run(photos)
+    local.run(run, begun(url, run), scorer, lambda *_: None)
+    whole = rows_of(url)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    for name in ("part-00001.parquet", "part-00004.parquet"):
+        (tmp_path / "out" / name).unlink()
+        del kept[name]
+    output = Output(url)
+    assert output.begin(run, iter([])) is True
+    assert output.counts() == (IMAGES, IMAGES - 5 - 3)
+    told: list[int] = []
+    local.run(run, output, scorer, lambda images, _: told.append(images))
+    assert sum(told) == 5 + 3
+    assert rows_of(url) == whole
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}.items()
+
+
+def test_a_part_is_whole_or_absent(photos: Path, scorer: Scorer, tmp_path: Path) -> None:
+    run = a_run(photos)
+    output = begun(str(tmp_path / "out"), run)
+    scored = 0
+
+    def fail(images: int, _: int) -> None:
+        nonlocal scored
+        scored += images
+        if scored == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.run(run, output, scorer, fail)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "_plan.parquet",
+        "_run.json",
+        "part-00000.parquet",
+    ]
+    assert len(rows_of(str(tmp_path / "out"))) == 5
+
+
+def test_another_run_is_not_mixed_in(photos: Path, tmp_path: Path) -> None:
+    url = str(tmp_path / "out")
+    begun(url, a_run(photos))
+    with pytest.raises(BulkError, match="another run \\(version '1'"):
+        begun(url, a_run(photos, version="2"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "precious.parquet").touch()
+    with pytest.raises(BulkError, match="none of bulk's"):
+        begun(str(tmp_path / "other"), a_run(photos))
+    assert json.loads((tmp_path / "out" / "_run.json").read_bytes())["model"] == "tiny"
+
+
+def test_a_plan_that_was_cut_off_is_made_anew(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "_plan.parquet").write_bytes(b"half")
+    assert begun(str(tmp_path / "out"), a_run(photos)).counts() == (IMAGES, 0)
+
+
+class _Told(Scorer):
+    """No model: a row says how many images were in its batch, and how many were read by then."""
+
+    slots, batch = 2, 4
+
+    def __init__(self) -> None:
+        pass
+
+    def buffer(self) -> Any:
+        return None
+
+    def score(self, images: Any, buffer: Any) -> list[Row]:
+        return [Row(key, data if isinstance(data, BadEntry) else None) for key, data in images]
+
+
+def test_the_conveyor_holds_a_few_batches_only() -> None:
+    taken = 0
+
+    def items() -> Iterator[tuple[int, Item]]:
+        nonlocal taken
+        for number in range(10_000):
+            taken += 1
+            yield number, Item(str(number), lambda: b"")
+
+    with Conveyor(_Told()) as conveyor:
+        for done, (number, row) in enumerate(conveyor.run(items())):
+            assert (number, row.key) == (done, str(done))
+            assert taken - done <= 5 * _Told.slots * _Told.batch
+            if done == 2000:
+                break
+
+
+def test_what_cannot_be_read_is_its_rows_failure() -> None:
+    def missing() -> bytes:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with Conveyor(_Told()) as conveyor:
+        ((_, row),) = conveyor.run([(None, Item("a", missing))])
+    assert row.error is not None
+    assert row.error.message == "it cannot be read: No such file or directory"
+
+
+def test_a_store_of_several_models_wants_a_name(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        publish_tiny(tmp_path, name)
+    settings = some_settings(tmp_path)
+    with pytest.raises(BulkError, match="--model: one, two"):
+        find_model(settings, None)
+    assert find_model(settings, "two@1").manifest.name == "two"
+
+
+def test_a_model_without_embedding_says_so(tmp_path: Path) -> None:
+    publish_tiny(tmp_path, model=TinyModel(maps=0))
+    settings = some_settings(tmp_path)
+    with pytest.raises(BulkError, match="no embedding"):
+        Scorer(settings, find_model(settings, None), 1, embed=True)
