@@ -56,6 +56,7 @@ def test_every_command_is_known() -> None:
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
+        ".venv/bin/python -m service.bulk ",  # run in test_bulk_document.py
         ".venv/bin/python -m service.client ",  # run in test_client_documents.py
         "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",
         "RESNET_MODEL_STORE=models make serve",
