@@ -111,15 +111,16 @@ def bulk(
         raise BulkError(f"{', '.join(inputs)}: no image in it")
     if resumed:
         _line(told, f"{out.url}: going on, {before} of {everything} images are done")
+    scorer = None if engine == "ray" else Scorer(settings, stored, run.top_k, embed)
     with Told(everything, before, told) as progress:
-        if engine == "ray":
+        if scorer is None:
             from service.bulk import cluster
 
             cluster.run(run, out, settings, ray_address, progress)
         else:
             from service.bulk import local
 
-            local.run(run, out, Scorer(settings, stored, run.top_k, embed), progress)
+            local.run(run, out, scorer, progress)
     _summary(out, progress, before, told, as_json)
     sys.exit(_SOME_FAILED if progress.failed else 0)
 

@@ -20,7 +20,7 @@ from model_store.store import ModelStore
 from tests.benchmarks.test_peers import APPS
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("load", "end_to_end", "bound", "stages", "scaling", "mlperf", "page", "suite", "peers")
+PROGRAMS = ("load", "end_to_end", "bound", "bulk", "stages", "scaling", "mlperf", "page", "suite", "peers")
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -122,6 +122,14 @@ def test_make_bench_in_short(tmp_path: Path) -> None:
     page = (out / "index.md").read_text()
     assert "A smoke run" in page
     assert (out / "embedded.svg").exists()
+
+
+@pytest.mark.slow
+def test_bulk_in_short(tmp_path: Path) -> None:
+    printed = run("benchmarks.bulk", "--smoke", "--json", str(tmp_path / "bulk.json"))
+    assert "SMOKE RUN" in printed
+    (target,) = json.loads((tmp_path / "bulk.json").read_text())["targets"]
+    assert target["measured"] > 0
 
 
 @pytest.mark.slow

@@ -81,9 +81,7 @@ def test_bad_images_are_counted_and_the_status_says_so(store: Path, photos: Path
         (["{photos}"], "--output"),
     ],
 )
-def test_what_is_wrong_is_one_line(
-    arguments: list[str], said: str, store: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_what_is_wrong_is_one_line(arguments: list[str], said: str, store: Path, photos: Path, tmp_path: Path) -> None:
     filled = [argument.format(photos=photos, out=tmp_path / "out") for argument in arguments]
     done = bulk(store, *filled)
     assert done.returncode == 2
