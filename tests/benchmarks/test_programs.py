@@ -20,7 +20,7 @@ from model_store.store import ModelStore
 from tests.benchmarks.test_peers import APPS
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("load", "end_to_end", "bound", "stages", "scaling", "mlperf", "page", "suite", "peers")
+PROGRAMS = ("load", "end_to_end", "bound", "stages", "scaling", "mlperf", "replicas", "page", "suite", "peers")
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -122,6 +122,15 @@ def test_make_bench_in_short(tmp_path: Path) -> None:
     page = (out / "index.md").read_text()
     assert "A smoke run" in page
     assert (out / "embedded.svg").exists()
+
+
+@pytest.mark.slow
+def test_replicas_in_short(tmp_path: Path) -> None:
+    printed = run("benchmarks.replicas", "--smoke", "--json", str(tmp_path / "replicas.json"))
+    assert "The service beside its prediction" in printed
+    data = json.loads((tmp_path / "replicas.json").read_text())["data"]
+    assert [one["workers"] for one in data["check"]] == [1, 1, 2, 2]
+    assert data["bearable"] > 0
 
 
 @pytest.mark.slow
