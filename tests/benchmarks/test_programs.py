@@ -20,7 +20,7 @@ from model_store.store import ModelStore
 from tests.benchmarks.test_peers import APPS
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("load", "end_to_end", "bound", "bulk", "stages", "scaling", "mlperf", "page", "suite", "peers")
+PROGRAMS = ("load", "end_to_end", "bound", "bulk", "stages", "scaling", "mlperf", "replicas", "page", "suite", "peers")
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -130,6 +130,12 @@ def test_bulk_in_short(tmp_path: Path) -> None:
     assert "SMOKE RUN" in printed
     (target,) = json.loads((tmp_path / "bulk.json").read_text())["targets"]
     assert target["measured"] > 0
+def test_replicas_in_short(tmp_path: Path) -> None:
+    printed = run("benchmarks.replicas", "--smoke", "--json", str(tmp_path / "replicas.json"))
+    assert "The service beside its prediction" in printed
+    data = json.loads((tmp_path / "replicas.json").read_text())["data"]
+    assert [one["workers"] for one in data["check"]] == [1, 1, 2, 2]
+    assert data["bearable"] > 0
 
 
 @pytest.mark.slow

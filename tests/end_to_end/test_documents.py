@@ -53,6 +53,7 @@ def test_every_command_is_known() -> None:
     known = (
         "curl ",
         "base64 ",  # with curl behind it
+        "kubectl ",  # what they apply is rendered in tests/deploy/test_kubernetes.py
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
