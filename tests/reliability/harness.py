@@ -124,7 +124,7 @@ def conclude(report: Report, json: Path | None = None) -> NoReturn:
 def settings_option(command: Callable[..., None]) -> Callable[..., None]:
     """``--set RESNET_NAME=VALUE``, any number of times; ``settings_of`` makes a dictionary of them."""
     return click.option(
-        "--set", "settings", multiple=True, metavar="RESNET_NAME=VALUE", help="A setting of the service."
+        "--set", "settings_given", multiple=True, metavar="RESNET_NAME=VALUE", help="A setting of the service."
     )(command)
 
 
