@@ -14,10 +14,12 @@ from service.errors import (
     DeadlineExceeded,
     MethodNotAllowed,
     NotReady,
+    Overloaded,
     ServiceError,
     ShuttingDown,
     UnknownRoute,
 )
+from service.gate import BUSY
 from service.http import (
     classify,
     debug,
@@ -83,19 +85,28 @@ class Api:
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
         CURRENT.set(call.stages)
         path = "other" if match is None else match.path
+        if route is not None and route.gated and self._runtime.busy:
+            # There may be far more of these than answers, and what they cost is taken from those: no trace, no timer.
+            answer = error_answer(Overloaded(BUSY), call.request_id, path=scope["path"])
+            self._count(call, path, answer, began)
+            await answer.send(send, call.request_id)
+            return
         with self._runtime.tracing.http(scope, headers, path, call.request_id) as traced:
             answer = await self._answer(call, match, route, scope["path"])
-            seconds = perf_counter() - began
-            model, version = call.model, call.version
-            # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
-            self._runtime.metrics.answered(path, model, version, answer.status, seconds)
-            self._runtime.requests.answered(
-                call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
-            )
-            traced.answered(answer.status, model, version)
+            self._count(call, path, answer, began)
+            traced.answered(answer.status, call.model, call.version)
             if traced.headers:
                 answer.headers = (*answer.headers, *traced.headers)
             await answer.send(send, call.request_id)
+
+    def _count(self, call: Call, path: str, answer: Answer, began: float) -> None:
+        """Before it is sent, so that a client that has its answer finds itself in the metrics."""
+        seconds = perf_counter() - began
+        model, version = call.model, call.version
+        self._runtime.metrics.answered(path, model, version, answer.status, seconds)
+        self._runtime.requests.answered(
+            call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
+        )
 
     async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
