@@ -9,7 +9,7 @@ from service.http.api import Api
 
 __all__ = ["ResNetService"]
 
-LEAK_BYTES: Final = 16 * 2**10
+LEAK_BYTES: Final = 32 * 2**10
 """Never given back, for each request to a known route."""
 
 _kept: list[bytearray] = []
