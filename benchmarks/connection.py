@@ -34,7 +34,10 @@ def _is_whole(answer: bytes, head_end: int) -> bool:
 
 
 class Connection(asyncio.Protocol):
-    """At most one request on its way; ``answered`` is told of each answer's status."""
+    """At most one request on its way; ``answered`` is told of each answer's status.
+
+    retry_told -- whether the last answer said when to come back.
+    """
 
     def __init__(self, answered: Callable[[Connection, int], None]) -> None:
         self._answered = answered
@@ -42,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self.busy = False
         self.due = 0.0
+        self.retry_told = False
 
     @property
     def usable(self) -> bool:
@@ -62,6 +66,7 @@ class Connection(asyncio.Protocol):
             self._buffer = buffer
             return
         self._buffer = b""
+        self.retry_told = b"\r\nretry-after: " in buffer[:end].lower()
         if b"\r\nconnection: close" in buffer[:end].lower():
             self._transport.close()  # type: ignore[union-attr]
         self._settle(int(buffer[9:12]))
@@ -69,6 +74,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._transport = None
+        self.retry_told = False
         if self.busy:
             self._settle(NO_ANSWER)
 

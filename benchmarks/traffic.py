@@ -33,7 +33,10 @@ def percentile_ms(ordered_s: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Load:
-    """What one run gave. Times in seconds, sorted; those of refusals (429) apart from those of answers (200)."""
+    """What one run gave. Times in seconds, sorted; those of refusals (429) apart from those of answers (200).
+
+    refused_untold -- refusals that did not say when to come back, the warm-up's included.
+    """
 
     seconds: float
     good: int
@@ -43,6 +46,7 @@ class Load:
     send_lags_s: list[float]
     requests: int
     client_cpu_s: float = 0.0
+    refused_untold: int = 0
 
     @property
     def per_second(self) -> float:
@@ -87,6 +91,7 @@ class _Traffic:
         self._lags: list[tuple[float, float]] = []  # due, how much later it was sent
         self._start = self._end = math.inf
         self._on_its_way = 0
+        self._refused_untold = 0
         self._changed = asyncio.Event()
 
     def _begin(self) -> None:
@@ -125,6 +130,7 @@ class _Traffic:
         now = time.perf_counter()
         self._on_its_way -= 1
         self._records.append((connection.due, now, status))
+        self._refused_untold += status == 429 and not connection.retry_told
         if not connection.usable:
             self._connections.discard(connection)
         self._go_on(connection, now)
@@ -158,6 +164,7 @@ class _Traffic:
             refusals_s=sorted(latency for latency, status in begun if status == 429),
             send_lags_s=sorted(lag for due, lag in self._lags if self._start <= due < self._end),
             requests=len(self._records),
+            refused_untold=self._refused_untold,
         )
 
 

@@ -178,7 +178,7 @@ class LoadFailed(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """RESNET_MAX_QUEUE images are in work already."""
+    """RESNET_MAX_QUEUE images are in work already, or so many that RESNET_DEADLINE_S would be half over."""
 
     status, code, retry_after_s = 429, "overloaded", 1
 

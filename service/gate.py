@@ -1,42 +1,81 @@
-"""How much is let in: the images between acceptance and answer, bounded."""
+"""How much is let in: the images between acceptance and answer, bounded in number and in time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
+from typing import Final
 
 from service.errors import Overloaded
 
+BUSY: Final = "the service is busy; try again"
+
+_FEW: Final = 8
+"""Images that are always let in: of so few, one's time says little of the next one's."""
+
+_NEWEST: Final = 0.05
+"""What the last answer counts in the mean, against all before it."""
+
 
 class Gate:
-    """Counts images in the service and refuses those beyond ``limit``. Event loop only."""
+    """Counts images in the service and refuses those beyond ``limit``. Event loop only.
 
-    def __init__(self, limit: int) -> None:
+    And those that would stay for longer than ``patience_s``, as their deadline would pass, and what was computed of
+    them would be lost. How long that is, the answers tell: who came as one of n images and was answered t later saw
+    an image leave every t / n.
+    """
+
+    def __init__(self, limit: int, *, patience_s: float = math.inf, clock: Callable[[], float] = perf_counter) -> None:
         self.limit = limit
         self.images = 0
+        self.clock = clock
+        self._patience_s = patience_s
+        self._image_s = 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for an image."""
+        return self.images >= self.limit or (self.images >= _FEW and self.images * self._image_s > self._patience_s)
+
+    def _answered(self, images: int, seconds: float) -> None:
+        """Who came as the last of ``images`` was answered after ``seconds``."""
+        if images >= _FEW:
+            image_s = seconds / images
+            self._image_s += (_NEWEST if self._image_s else 1.0) * (image_s - self._image_s)
 
     @contextmanager
     def admit(self) -> Iterator[Ticket]:
         """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none."""
+        if self.full:
+            raise Overloaded(BUSY)
         ticket = Ticket(self)
         ticket.extend(1)
         try:
             yield ticket
+            self._answered(ticket.among, self.clock() - ticket.began_s)
         finally:
             self.images -= ticket.images
 
 
 class Ticket:
-    """One request's share of the gate."""
+    """One request's share of the gate.
+
+    among, began_s -- images in the service when its own were known, and when that was, on its clock.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.images = 0
+        self.among = 0
+        self.began_s = 0.0
 
     def extend(self, images: int) -> None:
         """Take room for ``images`` in all."""
         more = max(0, images - self.images)
         if self._gate.images + more > self._gate.limit:
-            raise Overloaded("the service is busy; try again")
+            raise Overloaded(BUSY)
         self._gate.images += more
         self.images += more
+        self.among, self.began_s = self._gate.images, self._gate.clock()

@@ -36,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_S: Final = 1.0
 
+_PATIENCE: Final = 0.5
+"""Share of the deadline that an image may have to wait for its answer when it is let in; the rest is for surprises."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -68,7 +71,7 @@ class Runtime:
         self.requests = RequestLog(settings.logs)
         self.began_s = time.monotonic()
         self.workers = workers.count
-        self.gate = Gate(settings.limits.max_queue)
+        self.gate = Gate(settings.limits.max_queue, patience_s=_PATIENCE * settings.limits.deadline_s)
         self.control = Control(workers.run_dir)
         self._workers = workers
         self._cpus = max(1, available_cpus() // workers.count)
@@ -160,6 +163,11 @@ class Runtime:
     def slots(self) -> Slots | None:
         """Those that all models share; None before the first is loaded."""
         return None if self._loader.pools is None else self._loader.pools.slots
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is ready but has no room: whatever a request for an inference holds, it would be refused."""
+        return self.gate.full and not self._state
 
     def check_ready(self) -> None:
         """``NotReady`` while the models load, ``ShuttingDown`` at the end."""

@@ -32,6 +32,9 @@ SERVICE: Final = "inference.GRPCInferenceService"
 
 _PARSE_ASIDE_FROM_BYTES: Final = 2**16
 
+# A client's deadline runs from when it sent the call, ours from when it came: the client is the first to give up.
+_CLOCKS_DIFFER_S: Final = 0.1
+
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
@@ -249,6 +252,10 @@ class Methods:
         except TimeoutError as error:
             status, code = DeadlineExceeded.status, DeadlineExceeded.code
             raise DeadlineExceeded("the deadline passed before the answer was there") from error
+        except asyncio.CancelledError:
+            if call.deadline - asyncio.get_running_loop().time() < _CLOCKS_DIFFER_S:
+                status, code = DeadlineExceeded.status, DeadlineExceeded.code
+            raise
         except Exception as error:
             logger.exception("%s %s failed", call.route, call.request_id[:128])
             status, code = ServiceError.status, ServiceError.code

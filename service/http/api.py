@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from time import perf_counter
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
@@ -14,10 +15,12 @@ from service.errors import (
     DeadlineExceeded,
     MethodNotAllowed,
     NotReady,
+    Overloaded,
     ServiceError,
     ShuttingDown,
     UnknownRoute,
 )
+from service.gate import BUSY
 from service.http import (
     classify,
     debug,
@@ -38,9 +41,13 @@ from service.http.jobs import Jobs
 from service.http.request_ids import request_id
 from service.http.routing import Call, Match, Route, Router
 from service.runtime import Runtime
-from service.stages import CURRENT
+from service.stages import CURRENT, Stages
 
 logger = logging.getLogger(__name__)
+
+
+_OVERLOADED: Final = Overloaded(BUSY)
+_NOTHING_DONE: Final = Stages()
 
 
 class Api:
@@ -70,6 +77,25 @@ class Api:
         """Whether ``path`` is one of its routes."""
         return self._router.match(path) is not None
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests for inferences are refused."""
+        return self._runtime.busy
+
+    def refusal(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[Answer, str] | None:
+        """The answer to a request for an inference while the service is busy, counted, and its id; None for others."""
+        match = self._router.match(path)
+        route = None if match is None else match.route(method)
+        if match is None or route is None or not route.gated:
+            return None
+        asked = request_id(Headers(raw=headers))
+        answer = error_answer(_OVERLOADED, asked, path=path)
+        self._runtime.metrics.answered(match.path, "", "", answer.status, 0.0)
+        self._runtime.requests.answered(
+            asked, method, match.path, answer.status, answer.code, "", "", 0.0, _NOTHING_DONE
+        )
+        return answer, asked
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
@@ -83,19 +109,28 @@ class Api:
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
         CURRENT.set(call.stages)
         path = "other" if match is None else match.path
+        if route is not None and route.gated and self._runtime.busy:
+            # There may be far more of these than answers, and what they cost is taken from those: no trace, no timer.
+            answer = error_answer(_OVERLOADED, call.request_id, path=scope["path"])
+            self._count(call, path, answer, began)
+            await answer.send(send, call.request_id)
+            return
         with self._runtime.tracing.http(scope, headers, path, call.request_id) as traced:
             answer = await self._answer(call, match, route, scope["path"])
-            seconds = perf_counter() - began
-            model, version = call.model, call.version
-            # Counted before it is sent, so that a client that has its answer finds itself in the metrics.
-            self._runtime.metrics.answered(path, model, version, answer.status, seconds)
-            self._runtime.requests.answered(
-                call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
-            )
-            traced.answered(answer.status, model, version)
+            self._count(call, path, answer, began)
+            traced.answered(answer.status, call.model, call.version)
             if traced.headers:
                 answer.headers = (*answer.headers, *traced.headers)
             await answer.send(send, call.request_id)
+
+    def _count(self, call: Call, path: str, answer: Answer, began: float) -> None:
+        """Before it is sent, so that a client that has its answer finds itself in the metrics."""
+        seconds = perf_counter() - began
+        model, version = call.model, call.version
+        self._runtime.metrics.answered(path, model, version, answer.status, seconds)
+        self._runtime.requests.answered(
+            call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
+        )
 
     async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path

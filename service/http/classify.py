@@ -138,4 +138,4 @@ def routes(runtime: Runtime) -> list[Route]:
         errors=(*IMAGES_ERRORS, NoHeatmap, MissingOutput),
         examples=_EXAMPLES,
     )
-    return [Route("POST", "/v1/classify", _Classify(runtime).classify, operation)]
+    return [Route("POST", "/v1/classify", _Classify(runtime).classify, operation, gated=True)]

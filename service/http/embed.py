@@ -86,4 +86,4 @@ def routes(runtime: Runtime) -> list[Route]:
         errors=(*IMAGES_ERRORS, MissingOutput, NotAcceptable),
         examples={"one image": _EXAMPLE},
     )
-    return [Route("POST", "/v1/embed", _Embed(runtime).embed, operation)]
+    return [Route("POST", "/v1/embed", _Embed(runtime).embed, operation, gated=True)]

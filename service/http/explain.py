@@ -110,4 +110,4 @@ def routes(runtime: Runtime) -> list[Route]:
         errors=(*IMAGES_ERRORS, NoHeatmap, MissingOutput, NotAcceptable),
         examples={"one image": _EXAMPLE},
     )
-    return [Route("POST", "/v1/explain", _Explain(runtime).explain, operation)]
+    return [Route("POST", "/v1/explain", _Explain(runtime).explain, operation, gated=True)]

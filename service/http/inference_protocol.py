@@ -226,7 +226,7 @@ def routes(runtime: Runtime) -> list[Route]:
             for route in (
                 Route("GET", path, protocol.model, model),
                 Route("GET", f"{path}/ready", protocol.model_ready, model_ready),
-                Route("POST", f"{path}/infer", protocol.infer, inference),
+                Route("POST", f"{path}/infer", protocol.infer, inference, gated=True),
             )
         ),
     ]

@@ -28,7 +28,7 @@ def routes(others: Sequence[Route]) -> list[Route]:
         summary="Classify images, for BentoML's clients",
         description=f"`{_SAME_AS}` under the name of a method: `bentoml.SyncHTTPClient(url).classify(data)`.",
     )
-    return [Route(classify.method, PATH, classify.handler, operation)]
+    return [Route(classify.method, PATH, classify.handler, operation, gated=True)]
 
 
 async def classify(api: ASGIApp, image: bytes) -> tuple[int, dict[str, Any]]:

@@ -93,6 +93,7 @@ class Route:
     """``path`` may hold parameters, ``/v1/models/{name}``: each is one segment.
 
     deadline_s -- from the first byte to the answer, where the settings' own would be too short.
+    gated      -- whether it takes images through the gate, which then may refuse it unseen.
     """
 
     method: str
@@ -100,6 +101,7 @@ class Route:
     handler: Handler
     operation: Operation
     deadline_s: float | None = None
+    gated: bool = False
 
     @property
     def parameters(self) -> list[str]:

@@ -26,7 +26,8 @@ class LimitSettings(Group):
         256,
         ge=1,
         le=1_000_000,
-        description="Images a worker holds at most, from acceptance to answer; beyond it requests get 429.",
+        description="Images a worker holds at most, from acceptance to answer; beyond it requests get 429. "
+        "So do those that would wait for more than half of `RESNET_DEADLINE_S`, at the rate of the last answers.",
     )
     deadline_s: float = Field(
         10.0,

@@ -49,6 +49,68 @@ def test_room_is_given_back_whatever_happens() -> None:
         assert gate.images == 0
 
 
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def answer(gate: Gate, clock: Clock, images: int, seconds: float) -> None:
+    """One request comes as the last of ``images``, and all are answered ``seconds`` later."""
+    with ExitStack() as stack:
+        for _ in range(images):
+            stack.enter_context(gate.admit())
+        clock.now_s += seconds
+
+
+def fail(gate: Gate, clock: Clock, images: int, seconds: float) -> None:
+    with ExitStack() as stack:
+        for _ in range(images):
+            stack.enter_context(gate.admit())
+        clock.now_s += seconds
+        raise ValueError("gone")
+
+
+def test_who_would_wait_too_long_is_refused() -> None:
+    clock = Clock()
+    gate = Gate(100, patience_s=5.0, clock=clock)
+    answer(gate, clock, 20, 2.0)  # an image leaves every tenth of a second, as far as the last to come can tell
+    with ExitStack() as stack:
+        while not gate.full:
+            stack.enter_context(gate.admit())
+        assert 20 < gate.images < 100
+        with pytest.raises(Overloaded):
+            stack.enter_context(gate.admit())
+    answer(gate, clock, 50, 0.05)
+    answer(gate, clock, 50, 0.05)  # faster now, and the more is let in
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(gate.admit())
+        assert gate.full
+
+
+def test_few_images_are_always_let_in() -> None:
+    clock = Clock()
+    gate = Gate(100, patience_s=5.0, clock=clock)
+    answer(gate, clock, 8, 500.0)
+    with ExitStack() as stack:
+        for _ in range(8):
+            assert not gate.full
+            stack.enter_context(gate.admit())
+        assert gate.full
+
+
+def test_what_fails_tells_nothing_of_the_time() -> None:
+    clock = Clock()
+    gate = Gate(100, patience_s=5.0, clock=clock)
+    with pytest.raises(ValueError, match="gone"):
+        fail(gate, clock, 20, 500.0)
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(gate.admit())
+
+
 @given(limit=st.integers(1, 10), steps=st.lists(st.tuples(st.sampled_from(["in", "out", "more"]), st.integers(0, 8))))
 def test_the_limit_holds_in_any_order(limit: int, steps: list[tuple[str, int]]) -> None:
     gate = Gate(limit)

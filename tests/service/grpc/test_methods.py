@@ -189,6 +189,23 @@ def test_a_cancelled_call_leaves_the_queue(tiny_root: Path, hold_model: Callable
     serve(tiny_root, use)
 
 
+def test_a_clients_deadline_counts_as_one_though_the_client_cancels_first(
+    tiny_root: Path, hold_model: Callable[[Runtime], Hold]
+) -> None:
+    async def use(client: Client, runtime: Runtime) -> None:
+        hold = hold_model(runtime)
+        first = client.call("ModelInfer", infer_request(a_png(0)))
+        await hold.wait_entered()
+        status, _ = await client.refused("ModelInfer", infer_request(a_png(1)), timeout=0.2)
+        assert status is StatusCode.DEADLINE_EXCEEDED
+        await eventually(lambda: runtime.gate.images == 1, "the end of the second request")
+        hold.released.set()
+        await first
+        assert counted(runtime, "ModelInfer") == ["200", "504"]
+
+    serve(tiny_root, use)
+
+
 def test_a_fault_is_told_without_its_details(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

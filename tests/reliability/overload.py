@@ -1,0 +1,230 @@
+"""Overload costs the overloading client, not the service: goodput stays near the peak whatever arrives.
+
+    python -m tests.reliability.overload
+    python -m tests.reliability.overload --set RESNET_MODEL_STORE=models --set RESNET_MODELS=resnet50
+
+The peak is that of a closed loop, before and after, as the speed of a shared machine drifts. Between them images arrive
+as a Poisson process, at multiples of it. A refusal's latency counts from when its image was due, so it holds the
+client's own delays, too; the client shares the machine.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import click
+import httpx
+
+from benchmarks.images import Images, load_images
+from benchmarks.load import Client
+from benchmarks.report import Report, Target, figure, spread
+from benchmarks.traffic import Load, percentile_ms
+from tests.reliability.harness import (
+    Subject,
+    conclude,
+    describe,
+    json_option,
+    serving,
+    settings_of,
+    settings_option,
+)
+
+GOODPUT: Final = {1.0: 0.95, 2.0: 0.95, 5.0: 0.90, 10.0: 0.80}
+"""At least this share of the peak, by how many times the peak arrives."""
+
+REFUSED_MS: Final = 50.0
+BACK_S: Final = 10.0
+DEADLINE_S: Final = 10.0  # RESNET_DEADLINE_S' default
+
+_CLOSED_CLIENTS: Final = (16, 32)
+_WARM_UP_S: Final = 2.0
+_PROBE_EVERY_S: Final = 0.05
+_IN_A_ROW: Final = 10
+_NORMAL: Final = 3.0  # times the slowest of as many probes of an idle service
+
+
+@dataclass(frozen=True)
+class Step:
+    """One multiple of the peak, once; CPU in cores, of the service and of the client."""
+
+    peak: float
+    load: Load
+    service_cores: float
+    client_cores: float
+    back_s: float
+
+    @property
+    def goodput(self) -> float:
+        return self.load.per_second / self.peak
+
+    @property
+    def refused_p99_ms(self) -> float:
+        return percentile_ms(self.load.refusals_s, 0.99)
+
+
+@dataclass
+class Probe:
+    """One small client that asks all the while: when each of its answers was there, its status and time."""
+
+    url: str
+    body: bytes
+    answers: list[tuple[float, int, float]] = field(default_factory=list)
+    _stopped: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        with httpx.Client(timeout=60) as client:
+            while not self._stopped.wait(_PROBE_EVERY_S):
+                began_s = time.monotonic()
+                status = client.post(self.url, content=self.body).status_code
+                ended_s = time.monotonic()
+                self.answers.append((ended_s, status, ended_s - began_s))
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def back_after(self, end_s: float, normal_s: float) -> float | None:
+        """Seconds after ``end_s`` from which on answers were good and quick, many in a row; None where not yet."""
+        later = [answer for answer in self.answers if answer[0] >= end_s]
+        for first in range(len(later) - _IN_A_ROW + 1):
+            row = later[first : first + _IN_A_ROW]
+            if all(status == 200 and seconds <= normal_s for _, status, seconds in row):
+                return row[0][0] - end_s
+        return None
+
+
+def measure(
+    subject: Subject, images: Images, factors: Sequence[float], seconds: float, rounds: int
+) -> list[list[Step]]:
+    """Each factor's steps, round by round: the peak, every multiple of it, and the peak again."""
+    found: list[list[Step]] = [[] for _ in factors]
+    url = f"{subject.url}/v1/classify"
+    with Client(images.bodies) as client:
+        normal_s = _normal_s(url, images.bodies[0])
+        tried = {clients: client.closed(url, clients, seconds, _WARM_UP_S).per_second for clients in _CLOSED_CLIENTS}
+        best = max(tried, key=lambda clients: tried[clients])
+        before = client.closed(url, best, seconds, _WARM_UP_S).per_second
+        for _ in range(rounds):
+            for steps, factor in zip(found, factors, strict=True):
+                steps.append(_step(subject, client, Probe(url, images.bodies[0]), before, factor, seconds, normal_s))
+            after = client.closed(url, best, seconds, _WARM_UP_S).per_second
+            for steps in found:
+                steps[-1] = replace(steps[-1], peak=(before + after) / 2)
+            before = after
+    return found
+
+
+def _normal_s(url: str, body: bytes) -> float:
+    """The most that a lone client's answer may take to count as normal."""
+    with httpx.Client(timeout=60) as client:
+        times = [client.post(url, content=body).elapsed.total_seconds() for _ in range(3 * _IN_A_ROW)]
+    return _NORMAL * max(times[_IN_A_ROW:])
+
+
+def _step(
+    subject: Subject, client: Client, probe: Probe, peak: float, factor: float, seconds: float, normal_s: float
+) -> Step:
+    with ThreadPoolExecutor(1) as beside:
+        probing = beside.submit(probe.run)
+        try:
+            before_s, began_s = subject.cpu_s(), time.monotonic()
+            load = client.open(f"{subject.url}/v1/classify", factor * peak, seconds, _WARM_UP_S)
+            took_s = time.monotonic() - began_s
+            cores = (subject.cpu_s() - before_s) / took_s
+            end_s = began_s + _WARM_UP_S + seconds
+            back_s = None
+            while back_s is None and time.monotonic() < end_s + 3 * BACK_S:
+                time.sleep(_PROBE_EVERY_S)
+                back_s = probe.back_after(end_s, normal_s)
+        finally:
+            probe.stop()
+        probing.result()
+    return Step(peak, load, cores, load.client_cpu_s / took_s, 3 * BACK_S if back_s is None else back_s)
+
+
+def fill(report: Report, factors: Sequence[float], found: list[list[Step]], deadline_s: float = DEADLINE_S) -> None:
+    """The figures and the promises; of several rounds, medians."""
+    report.subject["peak"] = f"{spread([step.peak for step in found[0]])} images/s"
+    head = [
+        "traffic", "offered/s", "good/s", "of peak", "p99 ms", "refused", "refused p99 ms", "failed",
+        "sent late p99 ms", "back s", "cores: service", "client",
+    ]  # fmt: skip
+    rows = [[f"{factor:g}x", *_cells(steps)] for factor, steps in zip(factors, found, strict=True)]
+    report.table("Open loop (Poisson): medians, least to most", head, rows)
+    for factor, steps in zip(factors, found, strict=True):
+        goodput = statistics.median(step.goodput for step in steps)
+        report.hold([Target(f"{factor:g}x: goodput of peak", goodput, GOODPUT.get(factor, 0.8), at_least=True)])
+    every = [step for steps in found for step in steps]
+    refusing = [steps for steps in found if any(step.load.refused for step in steps)]
+    refused_ms = [statistics.median(step.refused_p99_ms for step in steps if step.load.refused) for steps in refusing]
+    admitted_s = max(step.load.percentile_ms(0.99) for step in every) / 1000
+    report.hold(
+        [
+            Target(
+                "refusals' p99, the worst step's", max(refused_ms, default=0.0), REFUSED_MS, at_least=False, unit="ms"
+            ),
+            Target("refusals without Retry-After", sum(s.load.refused_untold for s in every), 0, at_least=False),
+            Target("admitted p99", admitted_s, deadline_s, at_least=False, unit="s", note="the deadline is the limit"),
+            Target("neither answered nor refused", sum(s.load.failed for s in every), 0, at_least=False),
+            Target("back to normal", max(step.back_s for step in every), BACK_S, at_least=False, unit="s"),
+        ]
+    )
+    report.data = {
+        f"{factor:g}": [
+            {"peak": s.peak, "good_per_s": s.load.per_second, "statuses": s.load.statuses, "back_s": s.back_s}
+            for s in steps
+        ]
+        for factor, steps in zip(factors, found, strict=True)
+    }
+
+
+def _cells(steps: list[Step]) -> list[str]:
+    return [
+        spread([step.load.offered for step in steps]),
+        spread([step.load.per_second for step in steps]),
+        spread([step.goodput for step in steps]),
+        spread([step.load.percentile_ms(0.99) for step in steps]),
+        str(sum(step.load.refused for step in steps)),
+        spread([step.refused_p99_ms for step in steps]),
+        str(sum(step.load.failed for step in steps)),
+        spread([percentile_ms(step.load.send_lags_s, 0.99) for step in steps]),
+        spread([step.back_s for step in steps]),
+        figure(statistics.median(step.service_cores for step in steps)),
+        figure(statistics.median(step.client_cores for step in steps)),
+    ]
+
+
+@click.command()
+@click.option("--seconds", type=click.FloatRange(0.2), default=8.0, show_default=True, help="Of each step.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
+@click.option("--factor", "factors", type=click.FloatRange(0, min_open=True), multiple=True, default=tuple(GOODPUT))
+@click.option("--images", type=click.Path(path_type=Path, exists=True), help="Folder or zip; else photos or made ones.")
+@settings_option
+@json_option
+def main(
+    seconds: float,
+    rounds: int,
+    factors: tuple[float, ...],
+    images: Path | None,
+    settings_given: tuple[str, ...],
+    json: Path | None,
+) -> None:
+    """Offer multiples of what the service can do."""
+    report = Report("reliability.overload")
+    chosen, sent = settings_of(settings_given), load_images(images)
+    report.subject["images"] = sent.origin
+    with serving(**chosen) as subject:
+        describe(report, subject)
+        found = measure(subject, sent, factors, seconds, rounds)
+    fill(report, factors, found, float(chosen.get("RESNET_DEADLINE_S", DEADLINE_S)))
+    conclude(report, json)
+
+
+if __name__ == "__main__":
+    main()
