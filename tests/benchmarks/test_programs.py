@@ -130,6 +130,9 @@ def test_bulk_in_short(tmp_path: Path) -> None:
     assert "SMOKE RUN" in printed
     (target,) = json.loads((tmp_path / "bulk.json").read_text())["targets"]
     assert target["measured"] > 0
+
+
+@pytest.mark.slow
 def test_replicas_in_short(tmp_path: Path) -> None:
     printed = run("benchmarks.replicas", "--smoke", "--json", str(tmp_path / "replicas.json"))
     assert "The service beside its prediction" in printed
