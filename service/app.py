@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -53,6 +54,8 @@ from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 from service.settings import ServerSettings  # noqa: E402
+from service.stopping import SLACK_S, Stopping  # noqa: E402
+from service.supervision import supervise  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
@@ -68,6 +71,8 @@ except OSError as error:
 
 
 api = Api(runtime)
+stop_s = settings.server.stop_s or settings.server.drain_s + settings.limits.deadline_s + SLACK_S
+stopping = Stopping(settings.server.drain_s, stop_s, runtime.drain)
 
 
 class _Direct(Service[Any]):  # type: ignore[misc]
@@ -81,8 +86,10 @@ class _Direct(Service[Any]):  # type: ignore[misc]
         rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
-            ours = scope["type"] == "http" and api.knows(scope["path"])
-            await (api if ours else rest)(scope, receive, send)
+            http = scope["type"] == "http"
+            if http and stopping.began:
+                send = stopping.closing(send)
+            await (api if http and api.knows(scope["path"]) else rest)(scope, receive, send)
 
         return direct
 
@@ -120,6 +127,7 @@ class ResNetService:
             sys.exit(f"resnet-serving: {_JOBS_DIR}: {error}")
         # A bento's workers run in the bento's folder, not in this one.
         os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
+        supervise()
 
     def __init__(self) -> None:
         self._grpc: GrpcServer | None = None
@@ -127,13 +135,14 @@ class ResNetService:
 
     @bentoml.on_startup
     async def start(self) -> None:
+        stopping.install()
         loading = runtime.start()
         api.start()
         if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
             self._metrics = await _started(MetricsServer(runtime.metrics))
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
-            await loading
+            await _first(loading, stopping.wait())
         else:
             loading.add_done_callback(_end_service_on_failure)
         if settings.server.grpc_port is not None:
@@ -168,6 +177,15 @@ class ResNetService:
             headers = {"content-type": "application/json", "retry-after": str(error.retry_after_s)}
             raise HTTPException(error.status, orjson.dumps(error.as_json()).decode(), headers)
         return True
+
+
+async def _first(loading: asyncio.Task[None], stopped: Coroutine[Any, Any, None]) -> None:
+    """``loading``'s end, or that of the worker, which must not wait for it."""
+    stop = asyncio.create_task(stopped)
+    await asyncio.wait([loading, stop], return_when=asyncio.FIRST_COMPLETED)
+    stop.cancel()
+    if loading.done():
+        await loading
 
 
 class _Listening(Protocol):

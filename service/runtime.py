@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_S: Final = 1.0
 
+_STOPPING: Final = "the service is shutting down"
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -78,6 +80,7 @@ class Runtime:
         self.registry = Registry(canary, self.shadows)
         self.lifecycle = Lifecycle(settings, self.registry, self._loader, self.control, metrics)
         self._state = "the models are loading"
+        self._leaving = False
         self._stopping = False
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -90,10 +93,19 @@ class Runtime:
         self._loading = asyncio.create_task(self._load())
         return self._loading
 
+    def drain(self) -> bool:
+        """Not ready any more, as the service is about to stop; until it does, requests are answered as ever.
+
+        Says whether it was ready.
+        """
+        was_ready, self._leaving = self.unready is None, True
+        self.metrics.ready(False)
+        return was_ready
+
     async def stop(self) -> None:
         """Settle what was accepted, then end the threads."""
         self._stopping = True
-        self._state = "the service is shutting down"
+        self._state = _STOPPING
         self.metrics.ready(False)
         for task in (self._loading, self._watching):
             if task is not None:
@@ -133,7 +145,7 @@ class Runtime:
         self._sampling = asyncio.create_task(self._sample(slots))
         self._state = ""
         self._workers.mark_ready()
-        self.metrics.ready(True)
+        self.metrics.ready(not self._leaving)
         asked = None if self.settings.server.admin_key is None else self.control
         self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
@@ -154,6 +166,8 @@ class Runtime:
         """Why requests cannot be answered now, or None."""
         if self._state:
             return self._state
+        if self._leaving:
+            return _STOPPING
         return None if self._workers.started else "other workers are loading"
 
     @property
