@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Coroutine
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
@@ -141,8 +140,7 @@ class ResNetService:
         if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
             self._metrics = await _started(MetricsServer(runtime.metrics))
         if workers.replacing:
-            # Take no connection before the models are warm; the other workers answer meanwhile.
-            await _first(loading, stopping.wait())
+            await _warm(loading)
         else:
             loading.add_done_callback(_end_service_on_failure)
         if settings.server.grpc_port is not None:
@@ -179,13 +177,19 @@ class ResNetService:
         return True
 
 
-async def _first(loading: asyncio.Task[None], stopped: Coroutine[Any, Any, None]) -> None:
-    """``loading``'s end, or that of the worker, which must not wait for it."""
-    stop = asyncio.create_task(stopped)
-    await asyncio.wait([loading, stop], return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if loading.done():
-        await loading
+async def _warm(loading: asyncio.Task[None]) -> None:
+    """For a worker that replaces another: until it may take connections.
+
+    That is when its models are warm, as the other workers answer meanwhile; when they cannot be loaded and no other
+    worker is left, so that somebody says so; or when it shall stop.
+    """
+    stopped, failed = (asyncio.create_task(event.wait()) for event in (stopping.told, runtime.load_failed))
+    awaited = {loading, stopped, failed}
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    if failed.done() and not workers.alone:
+        await asyncio.wait(awaited - {failed}, return_when=asyncio.FIRST_COMPLETED)
+    for event in (stopped, failed):
+        event.cancel()
 
 
 class _Listening(Protocol):

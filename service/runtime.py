@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 SAMPLE_S: Final = 1.0
 
+RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Pauses between tries to load the models; the last one from then on."""
+
 _STOPPING: Final = "the service is shutting down"
 
 P = ParamSpec("P")
@@ -67,6 +71,7 @@ class Runtime:
         self.settings = settings
         self.metrics = metrics
         self.tracing = Tracing()
+        self.load_failed = asyncio.Event()
         self.requests = RequestLog(settings.logs)
         self.began_s = time.monotonic()
         self.workers = workers.count
@@ -141,7 +146,7 @@ class Runtime:
 
     async def _load(self) -> None:
         began = time.perf_counter()
-        slots = await self.lifecycle.start(self._threads, strict=not self._workers.replacing)
+        slots = await self._first_models()
         self._sampling = asyncio.create_task(self._sample(slots))
         self._state = ""
         self._workers.mark_ready()
@@ -149,6 +154,24 @@ class Runtime:
         asked = None if self.settings.server.admin_key is None else self.control
         self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
+
+    async def _first_models(self) -> Slots:
+        """Load what is to be served. A worker that replaces another tries again and again, with pauses.
+
+        Were it to fail as at a start, its parent would begin another at once, and again, with all that a start costs.
+        """
+        if not self._workers.replacing:
+            return await self.lifecycle.start(self._threads, strict=True)
+        for pause_s in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+            try:
+                return await self.lifecycle.start(self._threads, strict=False)
+            except Exception as error:  # noqa: BLE001 - whatever keeps it from serving may be gone later
+                reason = self.lifecycle.without_paths(str(error)) or type(error).__name__
+                self._state = f"the models cannot be loaded: {reason}"
+                self.load_failed.set()
+                logger.error("this worker replaces another, and %s; again in %g s", self._state, pause_s)
+            await asyncio.sleep(pause_s)
+        raise AssertionError("the pauses do not end")
 
     def _busy(self) -> bool:
         """Whether no slot is idle."""

@@ -33,12 +33,12 @@ class Stopping:
 
     def __init__(self, drain_s: float, limit_s: float, turn_unready: Callable[[], bool]) -> None:
         self.began = False
+        self.told = asyncio.Event()
         self._drain_s = drain_s
         self._limit_s = limit_s
         self._turn_unready = turn_unready
         self._close: Callable[[], object] = lambda: None
         self._closing: asyncio.TimerHandle | None = None
-        self._told = asyncio.Event()
 
     def install(self) -> None:
         """On the event loop, in the main thread, when the server has installed its handler."""
@@ -54,10 +54,6 @@ class Stopping:
         self._close = lambda: servers(signal.SIGTERM, None)
         signal.signal(signal.SIGTERM, told)
 
-    async def wait(self) -> None:
-        """Until the worker is told to stop."""
-        await self._told.wait()
-
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.began:  # told twice: somebody is in a hurry
             if self._closing is not None:
@@ -65,7 +61,7 @@ class Stopping:
             self._close()
             return
         self.began = True
-        self._told.set()
+        self.told.set()
         drain_s = self._drain_s if self._turn_unready() else 0.0
         watch = threading.Timer(self._limit_s, self._give_up)
         watch.daemon = True

@@ -93,9 +93,18 @@ class Workers:
     def mark_ready(self) -> None:
         if self._run_dir is not None:
             (self._run_dir / f"{_READY_PREFIX}{os.getpid()}").touch()
-            ready = [path for path in self._run_dir.glob(f"{_READY_PREFIX}*") if alive(int(path.suffix[1:]))]
-            if len(ready) >= self.count:
+            if len(self._ready()) >= self.count:
                 (self._run_dir / _STARTED).touch()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other worker that is ready lives."""
+        return not self._ready() - {os.getpid()}
+
+    def _ready(self) -> set[int]:
+        """Processes of the workers that have been ready and live."""
+        marks = [] if self._run_dir is None else self._run_dir.glob(f"{_READY_PREFIX}*")
+        return {pid for mark in marks if alive(pid := int(mark.suffix[1:]))}
 
     def end_service(self) -> None:
         """Stop the whole service, with a status that says it failed; its parent would only start the worker again."""

@@ -36,7 +36,7 @@ async def told(closed: asyncio.Event, *, drain_s: float, was_ready: bool = True)
     stopping = Stopping(drain_s, 3600, unready)
     stopping.install()
     os.kill(os.getpid(), signal.SIGTERM)
-    await stopping.wait()
+    await stopping.told.wait()
     return stopping, happened
 
 

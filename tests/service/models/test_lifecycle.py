@@ -13,9 +13,9 @@ import pytest
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
 from model_store.store import ModelStore, StoredModel, describe_file
+from service import runtime as runtime_module
 from service.errors import UnknownModel
 from service.metrics import Metrics
-from service.models import lifecycle as module
 from service.models import loader
 from service.runtime import Runtime
 from service.workers import Workers
@@ -433,15 +433,34 @@ def test_a_worker_that_replaces_another_passes_a_broken_version_over(
     asyncio.run(main())
 
 
-def test_a_worker_that_can_load_nothing_fails(root: Path, store: ModelStore, tmp_path: Path) -> None:
-    break_graph(store.resolve("tiny", "1"))
+def test_a_worker_that_can_load_nothing_says_so_and_tries_again(
+    root: Path, store: ModelStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its parent would start another in its place at once, and so on."""
+    stored = store.resolve("tiny", "1")
+    weights = stored.path(stored.manifest.variants[0])
+    good = weights.read_bytes()
+    weights.write_bytes(b"broken")
     workers = Workers(tmp_path, 1)
     workers.mark_ready()
+    monkeypatch.setattr(runtime_module, "RETRY_S", (0.001, 0.002, 0.003))
+
+    def pauses() -> list[str]:
+        return [line.rpartition("again in ")[2] for line in caplog.messages if "; again in" in line]
 
     async def main() -> None:
         runtime = Runtime(some_settings(root, watch_s=0), Metrics(None), workers)
-        with pytest.raises(module.StoreError, match="no model can be loaded"):
-            await runtime.start()
+        loading = runtime.start()
+        await runtime.load_failed.wait()
+        unready = runtime.unready or ""
+        assert unready.startswith("the models cannot be loaded: no model can be loaded: tiny version 1: tiny/1/")
+        assert "6 bytes, the manifest says" in unready
+        await eventually(lambda: len(pauses()) >= 5)
+        weights.write_bytes(good)
+        await loading
+        assert runtime.unready is None
+        assert await ask(runtime) == "1"
         await runtime.stop()
 
     asyncio.run(main())
+    assert pauses()[:5] == ["0.001 s", "0.002 s", "0.003 s", "0.003 s", "0.003 s"]
