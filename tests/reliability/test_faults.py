@@ -1,0 +1,28 @@
+"""The short versions: what of each promise does not depend on the machine's speed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.reliability import broken_models, dead_worker, restarts
+
+pytestmark = pytest.mark.reliability
+
+
+def test_nothing_accepted_is_lost_over_restarts() -> None:
+    assert restarts.run(restarts=2, rate=20)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_comes_back(workers: int) -> None:
+    assert dead_worker.run(kills=1, workers=workers, clients=4, back_limit_s=math.inf)
+
+
+def test_a_worker_without_models_is_not_started_over_and_over() -> None:
+    dead_worker.without_models()
+
+
+def test_a_broken_model_never_serves() -> None:
+    assert broken_models.run()
