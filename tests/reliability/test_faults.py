@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from tests.reliability import broken_models, dead_worker, restarts
+from tests.reliability import broken_models, dead_worker, machine, restarts
 
 pytestmark = pytest.mark.reliability
 
@@ -26,3 +26,10 @@ def test_a_worker_without_models_is_not_started_over_and_over() -> None:
 
 def test_a_broken_model_never_serves() -> None:
     assert broken_models.run()
+
+
+@pytest.mark.parametrize("name", machine.SCENARIOS)
+def test_the_machine_can_fail_under_it(name: str) -> None:
+    if reason := machine.why_not(name):
+        pytest.skip(reason)
+    assert machine.run(name)
