@@ -55,6 +55,7 @@ def test_every_command_is_known() -> None:
         "base64 ",  # with curl behind it
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
+        ".venv/bin/python -m tests.reliability.",  # run in tests/reliability
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
         ".venv/bin/python -m service.client ",  # run in test_client_documents.py
         "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
+from types import ModuleType
 
 import pytest
 
 from tests.reliability import broken_models, dead_worker, machine, restarts
 
 pytestmark = pytest.mark.reliability
+
+
+@pytest.mark.parametrize("program", [restarts, dead_worker, broken_models, machine])
+def test_a_program_explains_itself(
+    program: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [program.__name__, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()
+    assert ended.value.code == 0
+    assert f"python -m {program.__name__}" in capsys.readouterr().out
 
 
 def test_nothing_accepted_is_lost_over_restarts() -> None:
