@@ -66,7 +66,7 @@ def free_port() -> int:
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with no other ``RESNET_`` settings than these."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RESNET_")}
-    return {**kept, "BENTOML_DO_NOT_TRACK": "True", **settings}
+    return {**kept, "BENTOML_DO_NOT_TRACK": "True", "RESNET_DRAIN_S": "0", **settings}
 
 
 @contextmanager

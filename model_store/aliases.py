@@ -11,11 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from model_store.durable import sync
 from model_store.names import STABLE, check_alias, check_version, is_alias
+from model_store.staging import STAGING_PREFIX
 
 PROMOTED_FILE: Final = "PROMOTED"
 ALIASES_FOLDER: Final = "aliases"
-STAGING_PREFIX: Final = ".staging-"
 
 
 def alias_file(folder: Path, alias: str) -> Path:
@@ -55,10 +56,19 @@ def write_alias(folder: Path, alias: str, version: str | None) -> None:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others are there, or it never was
             (folder / ALIASES_FOLDER).rmdir()
+        sync(folder)
         return
     path.parent.mkdir(exist_ok=True)
+    sync(folder)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=STAGING_PREFIX, delete=False) as file:
-        file.write(f"{version}\n")
-    temporary = Path(file.name)
-    temporary.chmod(0o644)
-    temporary.replace(path)
+        temporary = Path(file.name)
+        try:
+            file.write(f"{version}\n")
+            file.flush()
+            temporary.chmod(0o644)
+            sync(temporary)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    sync(path.parent)

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
-from model_store.aliases import ALIASES_FOLDER, PROMOTED_FILE, STAGING_PREFIX, list_aliases, read_alias, write_alias
+from model_store.aliases import ALIASES_FOLDER, PROMOTED_FILE, list_aliases, read_alias, write_alias
+from model_store.durable import sync, sync_files
 from model_store.manifest import (
     MANIFEST_FILE,
     File,
@@ -30,6 +28,11 @@ from model_store.manifest import (
     load_manifest,
 )
 from model_store.names import STABLE, check_alias, check_name, check_version, is_alias, parse_reference
+from model_store.staging import staging_folder
+from model_store.verified import StoreError as StoreError
+from model_store.verified import describe_file as describe_file
+from model_store.verified import read_verified
+from model_store.verified import verify_file as verify_file
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -38,10 +41,6 @@ EMBEDDED_MODELS: Final = Path(__file__).parent / "models"
 LABELS_FILE: Final = "labels.txt"
 PROFILES_FOLDER: Final = "profiles"
 """Beside the versions: settings that were measured for them, which the service writes."""
-
-
-class StoreError(Exception):
-    """A model that is missing, broken or may not be published; one line says which and why."""
 
 
 @dataclass(frozen=True)
@@ -70,38 +69,22 @@ class StoredModel:
     def _labels(self) -> tuple[str, ...]:
         path = self.path(self.manifest.labels)
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_verified(path, self.manifest.labels).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError as error:
             raise StoreError(f"{path}: the labels cannot be read: {error}") from error
         labels = tuple(text.removesuffix("\n").split("\n"))
         if len(labels) != self.manifest.outputs.classes:
             raise StoreError(f"{self.folder}: {len(labels)} labels for {self.manifest.outputs.classes} classes")
         return labels
 
+    def read(self, file: File) -> bytes:
+        """The content of one of the manifest's files; ``StoreError`` where it is another than the manifest says."""
+        return read_verified(self.path(file), file)
+
     def verify(self) -> None:
         """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs."""
         for file in self.manifest.files:
             verify_file(self.path(file), file)
-
-
-def describe_file(path: Path) -> File:
-    """Name, hash and size of ``path``, as the manifest keeps them."""
-    return File(file=path.name, sha256=_sha256(path), bytes=path.stat().st_size)
-
-
-def verify_file(path: Path, expected: File) -> None:
-    """``StoreError`` unless ``path`` is a plain file with the expected size and hash."""
-    if path.is_symlink() or not path.is_file():
-        raise StoreError(f"{path}: the manifest's file is missing or not a plain file")
-    if path.stat().st_size != expected.bytes:
-        raise StoreError(f"{path}: {path.stat().st_size} bytes, the manifest says {expected.bytes}")
-    if _sha256(path) != expected.sha256:
-        raise StoreError(f"{path}: its SHA-256 is not the manifest's; the file was changed or damaged")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ModelStore:
@@ -238,13 +221,13 @@ class ModelStore:
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
-        """A temporary folder on the store's file system, removed at the end unless published."""
+        """A temporary folder on the store's file system, removed at the end unless published.
+
+        What a killed process left of its own is removed first.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
-        try:
+        with staging_folder(self.root) as folder:
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, staged: Path, manifest: Manifest) -> StoredModel:
         """Write the manifest into ``staged`` and rename the folder into its place.
@@ -258,6 +241,7 @@ class ModelStore:
         StoredModel(staged, manifest).verify()
         (staged / MANIFEST_FILE).write_text(dump_manifest(manifest), encoding="utf-8")
         staged.chmod(0o755)
+        sync_files(staged)  # before it has its name: after a loss of power a version is whole, too, or absent
         target = self.root / manifest.name / manifest.version
         target.parent.mkdir(exist_ok=True)
         try:
@@ -266,6 +250,8 @@ class ModelStore:
             if target.exists():
                 raise StoreError(f"{target} is there already; name another --version") from error
             raise
+        for folder in (target.parent, self.root):
+            sync(folder)
         return StoredModel(target, manifest)
 
 

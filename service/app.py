@@ -55,6 +55,8 @@ from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 from service.settings import ServerSettings  # noqa: E402
+from service.stopping import SLACK_S, Stopping  # noqa: E402
+from service.supervision import supervise  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
@@ -70,6 +72,8 @@ except OSError as error:
 
 
 api = Api(runtime)
+stop_s = settings.server.stop_s or settings.server.drain_s + settings.limits.deadline_s + SLACK_S
+stopping = Stopping(settings.server.drain_s, stop_s, runtime.drain)
 
 
 class _Direct(Service[Any]):  # type: ignore[misc]
@@ -85,8 +89,10 @@ class _Direct(Service[Any]):  # type: ignore[misc]
         uvicorn_auto.AutoHTTPProtocol = refusing(api)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
-            ours = scope["type"] == "http" and api.knows(scope["path"])
-            await (api if ours else rest)(scope, receive, send)
+            http = scope["type"] == "http"
+            if http and stopping.began:
+                send = stopping.closing(send)
+            await (api if http and api.knows(scope["path"]) else rest)(scope, receive, send)
 
         return direct
 
@@ -124,6 +130,7 @@ class ResNetService:
             sys.exit(f"resnet-serving: {_JOBS_DIR}: {error}")
         # A bento's workers run in the bento's folder, not in this one.
         os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
+        supervise()
 
     def __init__(self) -> None:
         self._grpc: GrpcServer | None = None
@@ -131,13 +138,13 @@ class ResNetService:
 
     @bentoml.on_startup
     async def start(self) -> None:
+        stopping.install()
         loading = runtime.start()
         api.start()
         if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
             self._metrics = await _started(MetricsServer(runtime.metrics))
         if workers.replacing:
-            # Take no connection before the models are warm; the other workers answer meanwhile.
-            await loading
+            await _warm(loading)
         else:
             loading.add_done_callback(_end_service_on_failure)
         if settings.server.grpc_port is not None:
@@ -172,6 +179,21 @@ class ResNetService:
             headers = {"content-type": "application/json", "retry-after": str(error.retry_after_s)}
             raise HTTPException(error.status, orjson.dumps(error.as_json()).decode(), headers)
         return True
+
+
+async def _warm(loading: asyncio.Task[None]) -> None:
+    """For a worker that replaces another: until it may take connections.
+
+    That is when its models are warm, as the other workers answer meanwhile; when they cannot be loaded and no other
+    worker is left, so that somebody says so; or when it shall stop.
+    """
+    stopped, failed = (asyncio.create_task(event.wait()) for event in (stopping.told, runtime.load_failed))
+    awaited = {loading, stopped, failed}
+    await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+    if failed.done() and not workers.alone:
+        await asyncio.wait(awaited - {failed}, return_when=asyncio.FIRST_COMPLETED)
+    for event in (stopped, failed):
+        event.cancel()
 
 
 class _Listening(Protocol):

@@ -6,6 +6,7 @@ bytes. Pillow's errors are translated here and travel no further.
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import struct
@@ -43,6 +44,16 @@ _PILLOW_FORMATS: Final[dict[ImageFormat, tuple[str, ...]]] = {
     "bmp": ("BMP",),
     "gif": ("GIF",),
     "tiff": ("TIFF",),
+}
+
+_PILLOW_MODULES: Final[dict[str, str]] = {
+    "JPEG": "JpegImagePlugin",
+    "MPO": "MpoImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "GIF": "GifImagePlugin",
+    "TIFF": "TiffImagePlugin",
 }
 
 
@@ -121,6 +132,11 @@ class Decoder:
         self._formats = settings.image_formats
         self._max_pixels = settings.max_pixels
         self._max_jpeg_scans = settings.max_jpeg_scans
+        # Pillow does so with the first image. Where no file can be opened just then, it never knows the format again.
+        Image.preinit()
+        for kind in settings.image_formats:
+            for name in _PILLOW_FORMATS[kind]:
+                importlib.import_module(f"PIL.{_PILLOW_MODULES[name]}")
         # Bounds the header's size and what a plugin finds inside the file (frames, tiles) after it.
         Image.MAX_IMAGE_PIXELS = settings.max_pixels
 

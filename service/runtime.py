@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,11 @@ SAMPLE_S: Final = 1.0
 _PATIENCE: Final = 0.5
 """Share of the deadline that an image may have to wait for its answer when it is let in; the rest is for surprises."""
 
+RETRY_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Pauses between tries to load the models; the last one from then on."""
+
+_STOPPING: Final = "the service is shutting down"
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -68,6 +74,7 @@ class Runtime:
         self.settings = settings
         self.metrics = metrics
         self.tracing = Tracing()
+        self.load_failed = asyncio.Event()
         self.requests = RequestLog(settings.logs)
         self.began_s = time.monotonic()
         self.workers = workers.count
@@ -81,6 +88,7 @@ class Runtime:
         self.registry = Registry(canary, self.shadows)
         self.lifecycle = Lifecycle(settings, self.registry, self._loader, self.control, metrics)
         self._state = "the models are loading"
+        self._leaving = False
         self._stopping = False
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -93,10 +101,19 @@ class Runtime:
         self._loading = asyncio.create_task(self._load())
         return self._loading
 
+    def drain(self) -> bool:
+        """Not ready any more, as the service is about to stop; until it does, requests are answered as ever.
+
+        Says whether it was ready.
+        """
+        was_ready, self._leaving = self.unready is None, True
+        self.metrics.ready(False)
+        return was_ready
+
     async def stop(self) -> None:
         """Settle what was accepted, then end the threads."""
         self._stopping = True
-        self._state = "the service is shutting down"
+        self._state = _STOPPING
         self.metrics.ready(False)
         for task in (self._loading, self._watching):
             if task is not None:
@@ -132,14 +149,32 @@ class Runtime:
 
     async def _load(self) -> None:
         began = time.perf_counter()
-        slots = await self.lifecycle.start(self._threads, strict=not self._workers.replacing)
+        slots = await self._first_models()
         self._sampling = asyncio.create_task(self._sample(slots))
         self._state = ""
         self._workers.mark_ready()
-        self.metrics.ready(True)
+        self.metrics.ready(not self._leaving)
         asked = None if self.settings.server.admin_key is None else self.control
         self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
+
+    async def _first_models(self) -> Slots:
+        """Load what is to be served. A worker that replaces another tries again and again, with pauses.
+
+        Were it to fail as at a start, its parent would begin another at once, and again, with all that a start costs.
+        """
+        if not self._workers.replacing:
+            return await self.lifecycle.start(self._threads, strict=True)
+        for pause_s in itertools.chain(RETRY_S, itertools.repeat(RETRY_S[-1])):
+            try:
+                return await self.lifecycle.start(self._threads, strict=False)
+            except Exception as error:  # noqa: BLE001 - whatever keeps it from serving may be gone later
+                reason = self.lifecycle.without_paths(str(error)) or type(error).__name__
+                self._state = f"the models cannot be loaded: {reason}"
+                self.load_failed.set()
+                logger.error("this worker replaces another, and %s; again in %g s", self._state, pause_s)
+            await asyncio.sleep(pause_s)
+        raise AssertionError("the pauses do not end")
 
     def _busy(self) -> bool:
         """Whether no slot is idle."""
@@ -157,6 +192,8 @@ class Runtime:
         """Why requests cannot be answered now, or None."""
         if self._state:
             return self._state
+        if self._leaving:
+            return _STOPPING
         return None if self._workers.started else "other workers are loading"
 
     @property

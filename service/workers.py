@@ -8,6 +8,7 @@ before it is warm, and until then the others answer.
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import os
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from service.cpus import available_cpus
+
+logger = logging.getLogger(__name__)
 
 # One event loop and one interpreter lock keep about this many cores of decoding and inference busy.
 CORES_PER_WORKER: Final = 8
@@ -91,11 +94,27 @@ class Workers:
         return self._run_dir is None or (self._run_dir / _STARTED).exists()
 
     def mark_ready(self) -> None:
-        if self._run_dir is not None:
+        """This worker is ready, and with the last one the service is; ``OSError`` where a start cannot be noted."""
+        if self._run_dir is None:
+            return
+        try:
             (self._run_dir / f"{_READY_PREFIX}{os.getpid()}").touch()
-            ready = [path for path in self._run_dir.glob(f"{_READY_PREFIX}*") if alive(int(path.suffix[1:]))]
-            if len(ready) >= self.count:
+            if len(self._ready()) >= self.count:
                 (self._run_dir / _STARTED).touch()
+        except OSError as error:  # a full disk is no reason for a worker not to take another's place
+            if not self.started:
+                raise
+            logger.warning("%s: %s", self._run_dir, error)
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other worker that is ready lives."""
+        return not self._ready() - {os.getpid()}
+
+    def _ready(self) -> set[int]:
+        """Processes of the workers that have been ready and live."""
+        marks = [] if self._run_dir is None else self._run_dir.glob(f"{_READY_PREFIX}*")
+        return {pid for mark in marks if alive(pid := int(mark.suffix[1:]))}
 
     def end_service(self) -> None:
         """Stop the whole service, with a status that says it failed; its parent would only start the worker again."""

@@ -101,7 +101,7 @@ class Lifecycle:
             self._checked.clear()
             opened = [one for _, found in prepared.values() for one in found.values()]
             if not opened and not any(status.unloaded for status in self.status.values()):
-                raise StoreError("no model can be loaded; the lines above say why")
+                raise StoreError(f"no model can be loaded: {'; '.join(self._reasons())}")
             pools = self._loader.make_pools(opened, closing)
             self._order()
             for name, (found, sessions) in prepared.items():
@@ -213,7 +213,7 @@ class Lifecycle:
         return stored
 
     def _fail(self, name: str, version: str, signature: Signature, status: Status, error: Exception) -> None:
-        reason = self._without_paths(str(error)) or type(error).__name__
+        reason = self.without_paths(str(error)) or type(error).__name__
         status.failed[version] = Failure(reason, signature)
         self._metrics.loads(name, "failed")
         logger.error("model %s version %s cannot be loaded: %s", name, version, reason)
@@ -255,12 +255,21 @@ class Lifecycle:
 
     def _tell(self, name: str, status: Status, trouble: str) -> None:
         """Once, until it is another."""
-        trouble = self._without_paths(trouble)
+        trouble = self.without_paths(trouble)
         if trouble != status.trouble:
             status.trouble = trouble
             logger.error("model %s: %s; what is served stays", name, trouble)
 
-    def _without_paths(self, text: str) -> str:
+    def _reasons(self) -> list[str]:
+        """Why models are not served, or versions of them."""
+        found = [f"{name}: {status.trouble}" for name, status in self.status.items() if status.trouble]
+        return found + [
+            f"{name} version {version}: {failure.reason}"
+            for name, status in self.status.items()
+            for version, failure in status.failed.items()
+        ]
+
+    def without_paths(self, text: str) -> str:
         """In one line; clients may see it, and need not see where the store is."""
         return one_line(text.replace(f"{self._store.root}{os.sep}", ""))
 

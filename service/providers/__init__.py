@@ -17,6 +17,7 @@ import numpy as np
 from service.config import ConfigError
 from service.providers.base import Arithmetic as Arithmetic
 from service.providers.base import ExecutionProvider, ProviderSession
+from service.providers.base import Model as Model
 from service.providers.base import ProviderUnavailable as ProviderUnavailable
 from service.providers.base import Share as Share
 from service.providers.base import kind as kind
@@ -62,11 +63,15 @@ def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], l
     return found, passed_over
 
 
-ModelFile = Path | Callable[[Provider], tuple[Path, Arithmetic]]
+ModelFile = Path | Callable[[Provider], tuple[Model, Arithmetic]]
 
 
-def _file(file: ModelFile, provider: Provider) -> tuple[Path, Arithmetic]:
+def _file(file: ModelFile, provider: Provider) -> tuple[Model, Arithmetic]:
     return (file, "fp32") if isinstance(file, Path) else file(provider)
+
+
+def _called(model: Model) -> str:
+    return model.name if isinstance(model, Path) else "a model"
 
 
 def _try_out(session: ProviderSession) -> None:
@@ -94,14 +99,14 @@ def open_session(
     names, passed_over = candidates(requested)
     for name in names:
         try:
-            path, precision = _file(file, name)
+            model, precision = _file(file, name)
         except ConfigError as error:
             if name == names[-1]:
                 raise ConfigError("; ".join([*passed_over, str(error)])) from error
             passed_over.append(f"{name}: {error}")
             continue
         try:
-            session = PROVIDERS[name].open(path, share, precision, options or ProviderSettings())
+            session = PROVIDERS[name].open(model, share, precision, options or ProviderSettings())
             if requested == "auto" and kind(name) == "GPU":
                 _try_out(session)
         except ConfigError:
@@ -109,7 +114,7 @@ def open_session(
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base
             if requested != "auto" or name == names[-1]:
                 raise ProviderUnavailable(f"{name}: {error}") from error
-            logger.warning("%s: provider %s failed, trying the next: %s", path.name, name, error)
+            logger.warning("%s: provider %s failed, trying the next: %s", _called(model), name, error)
             passed_over.append(f"{name}: {error}")
         else:
             return OpenedSession(session, name, share.slots(name), tuple(passed_over))

@@ -17,6 +17,9 @@ from service.settings import Provider, ProviderSettings
 Arithmetic = Literal["fp32", "fp16", "int8", "bf16"]
 """What a file computes in. ``bf16`` is an fp32 file that the provider is asked to round."""
 
+Model = Path | bytes
+"""An ONNX file, or its content."""
+
 Kind = Literal["CPU", "GPU"]
 
 GPU_SLOTS: Final = 2  # one batch computes while the next is copied
@@ -69,12 +72,12 @@ class ProviderSession(Protocol):
 class ExecutionProvider:
     """One provider: ``check`` raises ``ProviderUnavailable`` where it cannot be had at all, without loading a model.
 
-    ``open`` gives a session of a file for a share, in an arithmetic; whatever it raises means that there is none.
+    ``open`` gives a session of a model for a share, in an arithmetic; whatever it raises means that there is none.
     """
 
     name: Provider
     check: Callable[[], None]
-    open: Callable[[Path, Share, Arithmetic, ProviderSettings], ProviderSession]
+    open: Callable[[Model, Share, Arithmetic, ProviderSettings], ProviderSession]
 
 
 def session_options(threads: int) -> Any:

@@ -7,19 +7,18 @@ Threads: https://onnxruntime.ai/docs/performance/tune-performance/threading.html
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
 
-from service.providers.base import Arithmetic, ExecutionProvider, Share, refuse_bf16, session_options
+from service.providers.base import Arithmetic, ExecutionProvider, Model, Share, refuse_bf16, session_options
 from service.settings import ProviderSettings
 
 
-def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
+def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
     del options
     refuse_bf16(precision)
-    return ort.InferenceSession(path, session_options(share.threads("cpu")), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(model, session_options(share.threads("cpu")), providers=["CPUExecutionProvider"])
 
 
 CPU = ExecutionProvider("cpu", lambda: None, _open)

@@ -6,7 +6,6 @@ Options: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 import onnxruntime as ort
@@ -14,6 +13,7 @@ import onnxruntime as ort
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
+    Model,
     ProviderUnavailable,
     Share,
     refuse_bf16,
@@ -40,23 +40,23 @@ def cuda_options(options: ProviderSettings) -> dict[str, str]:
     return chosen
 
 
-def _start(path: Path, options: dict[str, str]) -> Any:
-    session = ort.InferenceSession(path, session_options(1), providers=[(NAME, options), "CPUExecutionProvider"])
+def _start(model: Model, options: dict[str, str]) -> Any:
+    session = ort.InferenceSession(model, session_options(1), providers=[(NAME, options), "CPUExecutionProvider"])
     # Where CUDA cannot be started, ONNX Runtime goes on with the CPU and only logs it.
     if session.get_providers()[0] != NAME:
         raise ProviderUnavailable("ONNX Runtime could not start CUDA")
     return session
 
 
-def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
+def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
     refuse_bf16(precision)
     forbid_tf32()
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
     device, slots = ("cuda", options.gpu_device), share.slots("cuda")
     if options.cuda_graphs:
         captured = cuda_options(options) | {"enable_cuda_graph": "1"}
-        return GpuSession([_start(path, captured) for _ in range(slots)], device, graphs=True)
-    return GpuSession([_start(path, cuda_options(options))] * slots, device)
+        return GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True)
+    return GpuSession([_start(model, cuda_options(options))] * slots, device)
 
 
 CUDA = ExecutionProvider("cuda", partial(check_gpu, NAME), _open)

@@ -7,7 +7,6 @@ What they mean: https://docs.openvino.ai/2025/openvino-workflow/running-inferenc
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
@@ -16,6 +15,7 @@ from model_store.openvino_plugin import PluginUnavailable, cpu_device
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
+    Model,
     ProviderUnavailable,
     Share,
     private_folder,
@@ -35,7 +35,7 @@ def _check() -> None:
     _device()
 
 
-def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
+def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
     device = _device()
     if precision == "bf16" and "BF16" not in device.ep_metadata.get("OPTIMIZATION_CAPABILITIES", "").split():
         raise ProviderUnavailable("this CPU has no bf16 instructions")
@@ -52,7 +52,7 @@ def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSett
     # Where OpenVINO took only parts of the graph, the rest would run elsewhere without a word.
     session.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session.add_provider_for_devices([device], {"load_config": json.dumps({"CPU": config})})
-    return ort.InferenceSession(path, session)
+    return ort.InferenceSession(model, session)
 
 
 OPENVINO = ExecutionProvider("openvino", _check, _open)

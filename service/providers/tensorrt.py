@@ -17,6 +17,7 @@ import onnxruntime as ort
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
+    Model,
     ProviderUnavailable,
     Share,
     private_folder,
@@ -31,7 +32,7 @@ from service.settings import ProviderSettings
 NAME: Final = "TensorrtExecutionProvider"
 
 
-def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
+def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
     refuse_bf16(precision)
     forbid_tf32()
     ort.preload_dlls()
@@ -40,18 +41,18 @@ def _open(path: Path, share: Share, precision: Arithmetic, options: ProviderSett
         "trt_max_workspace_size": options.tensorrt_workspace_bytes,
         "trt_fp16_enable": precision == "fp16",
         "trt_int8_enable": precision == "int8",  # scales come with the file's QuantizeLinear nodes
-        **_profile(path, share.max_batch),
-        **_caches(path, options.cache_dir),
+        **_profile(model, share.max_batch),
+        **_caches(model, options.cache_dir),
     }
     # What TensorRT does not take runs on CUDA.
     providers = [(NAME, chosen), (CUDA_NAME, cuda_options(options)), "CPUExecutionProvider"]
-    session = ort.InferenceSession(path, session_options(1), providers=providers)
+    session = ort.InferenceSession(model, session_options(1), providers=providers)
     if session.get_providers()[0] != NAME:
         raise ProviderUnavailable("ONNX Runtime could not start TensorRT; are its libraries where the loader looks?")
     return GpuSession([session] * share.slots("tensorrt"), ("cuda", options.gpu_device))
 
 
-def _profile(path: Path, max_batch: int | None) -> dict[str, str]:
+def _profile(model: Model, max_batch: int | None) -> dict[str, str]:
     """Batches of 1 to ``max_batch`` in one engine, tuned for the largest, as that is what a busy service forms.
 
     Without a profile, an engine is built again whenever a larger batch than ever comes.
@@ -60,7 +61,7 @@ def _profile(path: Path, max_batch: int | None) -> dict[str, str]:
         return {}
     reading = session_options(1)
     reading.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    (image,) = ort.InferenceSession(path, reading, providers=["CPUExecutionProvider"]).get_inputs()
+    (image,) = ort.InferenceSession(model, reading, providers=["CPUExecutionProvider"]).get_inputs()
 
     def of(batch: int) -> str:
         return f"{image.name}:" + "x".join(map(str, (batch, *image.shape[1:])))
@@ -72,12 +73,11 @@ def _profile(path: Path, max_batch: int | None) -> dict[str, str]:
     }
 
 
-def _caches(path: Path, cache_dir: Path | None) -> dict[str, Any]:
+def _caches(model: Model, cache_dir: Path | None) -> dict[str, Any]:
     """A folder for each file and release of ONNX Runtime, as an engine of another must not be loaded."""
     if cache_dir is None:
         return {}
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256(model if isinstance(model, bytes) else model.read_bytes()).hexdigest()
     folder = str(private_folder(cache_dir, "tensorrt", ort.__version__, digest[:16]))
     return {
         "trt_engine_cache_enable": True,

@@ -88,6 +88,22 @@ class ServerSettings(Group):
         description="Folder that the workers share for metrics. By default a temporary one, made at start and "
         "removed at the end.",
     )
+    drain_s: float = Field(
+        5.0,
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM in which requests are still taken while `/readyz` says 503, so that whoever "
+        "sends them here goes elsewhere first; then new connections are refused. More than a balancer takes to notice.",
+    )
+    stop_s: float | None = Field(
+        None,
+        gt=0,
+        le=7200,
+        allow_inf_nan=False,
+        description="Seconds after SIGTERM at which workers end, whatever is not answered by then; an orchestrator's "
+        "grace period must be longer. By default `RESNET_DRAIN_S` and `RESNET_DEADLINE_S` and 10.",
+    )
     grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="Port of the gRPC service (docs/inference-protocol.md); off by default."
     )

@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model_store.durable import sync
 from model_store.manifest import ModelName, Precision, Sha256, Version
 from model_store.store import PROFILES_FOLDER, StoredModel
 from service.settings import Provider, StoreSettings
@@ -208,7 +209,10 @@ def save(folder: Path, profile: Profile) -> Path:
             file.write(text)
             file.flush()
             temporary.chmod(0o644)
-            return temporary.replace(folder / profile.key.file_name)
+            sync(temporary)
+            written = temporary.replace(folder / profile.key.file_name)
+            sync(folder)
+            return written
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -100,6 +100,7 @@ def running(*command: str, workers: int = 1, cwd: Path = ROOT, **settings: str) 
             "BENTOML_DO_NOT_TRACK": "True",
             "PYTHONUNBUFFERED": "1",
             "RESNET_WORKERS": str(workers),
+            "RESNET_DRAIN_S": "0",  # no balancer is waited for
             **settings,
         },
         stdout=subprocess.PIPE,

@@ -56,6 +56,7 @@ def test_every_command_is_known() -> None:
         "kubectl ",  # what they apply is rendered in tests/deploy/test_kubernetes.py
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
+        ".venv/bin/python -m tests.reliability.",  # run in tests/reliability
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
         ".venv/bin/python -m service.bulk ",  # run in test_bulk_document.py
         ".venv/bin/python -m service.client ",  # run in test_client_documents.py

@@ -722,3 +722,26 @@ def test_the_decoded_image_outlives_its_bytes(decoder: Decoder) -> None:
     image = decoder.decode(data.getvalue())
     data.close()
     assert image.resize((3, 3)).size == (3, 3)
+
+
+_WITHOUT_DESCRIPTORS = """
+import resource, sys
+from service.decode import Decoder
+from service.settings import DecodeSettings
+
+decoder = Decoder(DecodeSettings(image_formats=sys.argv[1].split(",")))
+data = sys.stdin.buffer.read()
+resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+print(decoder.decode(data).size)
+"""
+
+
+@pytest.mark.parametrize("kind", get_args(ImageFormat))
+def test_the_first_image_needs_no_file(kind: str) -> None:
+    """Pillow would load its plugins then, and where no file can be opened take the format for unknown ever after."""
+    done = subprocess.run(
+        [sys.executable, "-c", _WITHOUT_DESCRIPTORS, kind], input=encode(a_picture(), kind.upper()),
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()[-500:]
+    assert done.stdout.strip() == b"(8, 8)"

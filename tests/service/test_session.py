@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto
 
 from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError, describe_file
 from service import precision as precision_module
 from service import providers
 from service.config import ConfigError
@@ -168,11 +170,11 @@ def opening(monkeypatch: pytest.MonkeyPatch, *order: Provider, broken: Sequence[
     opened: list[Any] = []
 
     def entry(name: Provider) -> ExecutionProvider:
-        def open_it(path: Path, share: Share, precision: Precision, options: ProviderSettings) -> Any:
-            opened.append((name, path.name, precision))
+        def open_it(model: bytes, share: Share, precision: Precision, options: ProviderSettings) -> Any:
+            opened.append((name, hashlib.sha256(model).hexdigest(), precision))
             if name in broken:
                 raise RuntimeError("no memory")
-            return CPU.open(path, share, "fp32", options)
+            return CPU.open(model, share, "fp32", options)
 
         return ExecutionProvider(name, lambda: None, open_it)
 
@@ -187,7 +189,8 @@ def test_bf16_is_the_fp32_file_opened_in_another_arithmetic(
     stored = publish_tiny(tmp_path, model=tiny, others={"bf16": (tiny, a_gate(provider="openvino"))})
     opened = opening(monkeypatch, "openvino", "cpu", broken=["openvino"])
     session = Session(stored, "auto", Share(1))
-    assert opened == [("openvino", "fp32.onnx", "bf16"), ("cpu", "fp32.onnx", "fp32")]
+    file = stored.variant("fp32").sha256
+    assert opened == [("openvino", file, "bf16"), ("cpu", file, "fp32")]
     assert session.variant.precision == "fp32"
     with pytest.raises(ConfigError, match="cpu does not compute in it"):
         Session(stored, "auto", Share(1), "bf16")
@@ -212,7 +215,8 @@ def test_a_fall_back_to_another_provider_takes_its_variant(
     """CUDA would run fp16; where it fails, the CPU runs int8."""
     opened = opening(monkeypatch, "cuda", "cpu", broken=["cuda"])
     session = Session(with_others, "auto", Share(1))
-    assert opened == [("cuda", "fp16.onnx", "fp16"), ("cpu", "int8.onnx", "int8")]
+    fp16, int8 = (with_others.variant(precision).sha256 for precision in ("fp16", "int8"))
+    assert opened == [("cuda", fp16, "fp16"), ("cpu", int8, "int8")]
     assert (session.provider, session.variant.precision) == ("cpu", "int8")
     assert ran(session, others["int8"])
 
@@ -221,3 +225,39 @@ def test_a_fall_back_to_another_provider_takes_its_variant(
 def test_a_precision_that_the_model_lacks(tiny_stored: StoredModel, precision: Precision) -> None:
     with pytest.raises(StoreError, match=f"no {precision} variant; there: fp32"):
         Session(tiny_stored, "cpu", Share(1), precision)
+
+
+def test_what_was_verified_is_what_runs(tmp_path: Path, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that changes between its check and its use is refused, or was used as it was."""
+    stored = publish_tiny(tmp_path, model=tiny)
+    stored.verify()
+    path = stored.path(stored.manifest.variants[0])
+    good = path.read_bytes()
+    path.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    with pytest.raises(StoreError, match="SHA-256"):
+        Session(stored, "cpu", Share(1))
+    path.write_bytes(good)
+    opened = CPU.open
+
+    def change_then_open(model: object, *options: object) -> object:
+        path.write_bytes(b"x" * len(good))
+        return opened(model, *options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(providers, "PROVIDERS", {"cpu": ExecutionProvider("cpu", CPU.check, change_then_open)})  # type: ignore[arg-type]
+    session = Session(stored, "cpu", Share(1))
+    images = some_images(2)
+    np.testing.assert_allclose(session.run(np.stack(images))["logits"], tiny.logits(images), atol=1e-4)
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path, tiny: TinyModel) -> None:
+    stored = publish_tiny(tmp_path, model=tiny)
+    path = stored.path(stored.manifest.variants[0])
+    onnx.save(
+        onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0,
+        convert_attribute=True,
+    )  # fmt: skip
+    assert (stored.folder / "weights.bin").is_file()
+    variant = stored.manifest.variants[0].model_copy(update=describe_file(path).model_dump())
+    changed = stored.manifest.model_copy(update={"variants": [variant]})
+    with pytest.raises(StoreError, match="keeps weights in another file"):
+        Session(StoredModel(stored.folder, changed), "cpu", Share(1))

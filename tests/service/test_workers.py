@@ -42,6 +42,36 @@ def test_a_worker_that_comes_later_replaces_one(tmp_path: Path, monkeypatch: pyt
     assert Workers(tmp_path, 1).started
 
 
+def test_on_a_full_disk_a_worker_takes_anothers_place_but_no_service_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as no_room:
+        no_room.setattr(Path, "touch", full)
+        with pytest.raises(OSError, match="No space"):
+            Workers(tmp_path, 1).mark_ready()
+    Workers(tmp_path, 1).mark_ready()
+    monkeypatch.setattr(Path, "touch", full)
+    Workers(tmp_path, 1).mark_ready()
+    assert "No space" in caplog.text
+
+
+def test_a_worker_is_alone_where_no_other_that_was_ready_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "alive", lambda pid: pid == 1)
+    worker = Workers(tmp_path, 3)
+    worker.mark_ready()
+    assert worker.alone
+    as_process(monkeypatch, 2)
+    worker.mark_ready()
+    assert worker.alone
+    as_process(monkeypatch, 1)
+    worker.mark_ready()
+    as_process(monkeypatch, 3)
+    assert not worker.alone
+
+
 def test_a_temporary_run_dir_is_empty_and_its_own() -> None:
     one, two = make_run_dir(None), make_run_dir(None)
     assert one != two

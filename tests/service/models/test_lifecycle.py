@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import shutil
 import threading
 import weakref
@@ -9,27 +10,57 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import TensorProto
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
 from model_store.store import ModelStore, StoredModel, describe_file
+from service import runtime as runtime_module
 from service.errors import UnknownModel
 from service.metrics import Metrics
-from service.models import lifecycle as module
 from service.models import loader
 from service.runtime import Runtime
 from service.workers import Workers
-from tests.service.conftest import a_png, eventually, publish_tiny, some_settings
+from tests.service.conftest import TinyModel, a_png, eventually, publish_tiny, some_settings
 from tests.service.models.conftest import answers, ask, constant_load, publish, serve, served
 
 
-def break_graph(stored: StoredModel) -> None:
-    """The hashes stay right, the graph is none."""
-    path = stored.folder / "fp32.onnx"
-    path.write_bytes(b"no graph")
-    variant = stored.manifest.variants[0].model_copy(update=describe_file(path).model_dump())
+def rewrite(stored: StoredModel) -> None:
+    """The manifest says what the file is now: the hashes are right."""
+    file = describe_file(stored.folder / "fp32.onnx")
+    variant = stored.manifest.variants[0].model_copy(update=file.model_dump())
     manifest = stored.manifest.model_copy(update={"variants": [variant]})
     (stored.folder / MANIFEST_FILE).write_text(dump_manifest(manifest))
+
+
+def break_graph(stored: StoredModel) -> None:
+    (stored.folder / "fp32.onnx").write_bytes(b"no graph")
+    rewrite(stored)
+
+
+def swap(stored: StoredModel, model: TinyModel, *, dtype: int = TensorProto.UINT8, external: bool = False) -> None:
+    """Another graph than the manifest describes, with the hash of its file in the manifest."""
+    path = stored.folder / "fp32.onnx"
+    if external:
+        onnx.save(
+            model.proto(), path, save_as_external_data=True, location="weights", size_threshold=0,
+            convert_attribute=True,
+        )  # fmt: skip
+    else:
+        onnx.save(model.proto(input_type=dtype), path)
+    rewrite(stored)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def link(path: Path) -> None:
+    path.rename(path.with_suffix(".real"))
+    path.symlink_to(path.with_suffix(".real"))
 
 
 BREAKS: dict[str, tuple[Callable[[StoredModel], Any], str]] = {
@@ -38,8 +69,15 @@ BREAKS: dict[str, tuple[Callable[[StoredModel], Any], str]] = {
         lambda s: (s.folder / "fp32.onnx").write_bytes(b"\0" * s.manifest.variants[0].bytes),
         "SHA-256",
     ),
+    "a bit": (lambda s: flip(s.folder / "fp32.onnx"), "SHA-256"),
+    "other labels": (lambda s: flip(s.folder / "labels.txt"), "SHA-256"),
+    "hard link": (lambda s: os.link(s.folder / "fp32.onnx", s.folder.parent / "other"), "hard link"),
+    "symbolic link": (lambda s: link(s.folder / "fp32.onnx"), "not a plain file"),
+    "wrong shape": (lambda s: swap(s, TinyModel(), dtype=TensorProto.FLOAT), "its input is"),
+    "wrong classes": (lambda s: swap(s, TinyModel(classes=2)), "no logits of 7 classes"),
+    "external data": (lambda s: swap(s, TinyModel(), external=True), "weights in another file"),
     "no labels": (lambda s: (s.folder / "labels.txt").unlink(), "missing"),
-    "no graph": (break_graph, "fp32.onnx"),
+    "no graph": (break_graph, "INVALID_PROTOBUF"),
     "no manifest": (lambda s: (s.folder / MANIFEST_FILE).write_text("{"), "manifest"),
 }
 
@@ -433,15 +471,34 @@ def test_a_worker_that_replaces_another_passes_a_broken_version_over(
     asyncio.run(main())
 
 
-def test_a_worker_that_can_load_nothing_fails(root: Path, store: ModelStore, tmp_path: Path) -> None:
-    break_graph(store.resolve("tiny", "1"))
+def test_a_worker_that_can_load_nothing_says_so_and_tries_again(
+    root: Path, store: ModelStore, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its parent would start another in its place at once, and so on."""
+    stored = store.resolve("tiny", "1")
+    weights = stored.path(stored.manifest.variants[0])
+    good = weights.read_bytes()
+    weights.write_bytes(b"broken")
     workers = Workers(tmp_path, 1)
     workers.mark_ready()
+    monkeypatch.setattr(runtime_module, "RETRY_S", (0.001, 0.002, 0.003))
+
+    def pauses() -> list[str]:
+        return [line.rpartition("again in ")[2] for line in caplog.messages if "; again in" in line]
 
     async def main() -> None:
         runtime = Runtime(some_settings(root, watch_s=0), Metrics(None), workers)
-        with pytest.raises(module.StoreError, match="no model can be loaded"):
-            await runtime.start()
+        loading = runtime.start()
+        await runtime.load_failed.wait()
+        unready = runtime.unready or ""
+        assert unready.startswith("the models cannot be loaded: no model can be loaded: tiny version 1: tiny/1/")
+        assert "6 bytes, the manifest says" in unready
+        await eventually(lambda: len(pauses()) >= 5)
+        weights.write_bytes(good)
+        await loading
+        assert runtime.unready is None
+        assert await ask(runtime) == "1"
         await runtime.stop()
 
     asyncio.run(main())
+    assert pauses()[:5] == ["0.001 s", "0.002 s", "0.003 s", "0.003 s", "0.003 s"]
