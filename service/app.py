@@ -47,12 +47,15 @@ from service.errors import NotReady  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.http.cors import with_cors  # noqa: E402
 from service.http.metrics_server import MetricsServer  # noqa: E402
+from service.http.probes import BENTOML_PATHS  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 from service.settings import ServerSettings  # noqa: E402
+from service.tls import bentoml_options, check_tls  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
@@ -63,6 +66,8 @@ log_format.install(settings.logs.log_format)
 workers = Workers(settings.server.run_dir, worker_count(settings.server.workers))
 try:
     runtime = Runtime(settings, Metrics(settings.server.run_dir), workers)
+except ConfigError as error:
+    sys.exit(f"resnet-serving: {error}")
 except OSError as error:
     sys.exit(f"resnet-serving: {_RUN_DIR}: {error}")
 
@@ -73,18 +78,18 @@ api = Api(runtime)
 class _Direct(Service[Any]):  # type: ignore[misc]
     """Gives our routes their requests before BentoML's middleware, which costs more than they do.
 
-    All else (life cycle, ``/livez``, ``/readyz``, unknown paths) takes BentoML's way, at whose end ``api`` is mounted;
-    no body that goes there is larger than ours may be.
+    The life cycle and the few paths that BentoML shall answer take its way; no other route of its own can be reached,
+    and no body that goes there is larger than ours may be.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
-            ours = scope["type"] == "http" and api.knows(scope["path"])
-            await (api if ours else rest)(scope, receive, send)
+            bentomls = scope["type"] == "lifespan" or scope["path"] in BENTOML_PATHS
+            await (rest if bentomls else api)(scope, receive, send)
 
-        return direct
+        return with_cors(direct, settings.access.cors_origins)
 
 
 @bentoml.service(
@@ -94,6 +99,7 @@ class _Direct(Service[Any]):  # type: ignore[misc]
     metrics={"enabled": False},
     tracing={"excluded_urls": ".*"},
     logging={"access": {"enabled": False}},
+    ssl=bentoml_options(settings.access),
 )
 @bentoml.asgi_app(api)
 class ResNetService:
@@ -105,6 +111,7 @@ class ResNetService:
         """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
         try:
             check_start(settings)
+            check_tls(settings.access)
             server = settings.server
             if server.grpc_port is not None:
                 check_port("grpc", server.grpc_host, server.grpc_port)
@@ -130,7 +137,7 @@ class ResNetService:
         loading = runtime.start()
         api.start()
         if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
-            self._metrics = await _started(MetricsServer(runtime.metrics))
+            self._metrics = await _started(MetricsServer(runtime.metrics, settings.access))
         if workers.replacing:
             # Take no connection before the models are warm; the other workers answer meanwhile.
             await loading

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from service.access.holder import Holder
 from service.errors import Overloaded
 
 
@@ -16,21 +17,25 @@ class Gate:
         self.images = 0
 
     @contextmanager
-    def admit(self) -> Iterator[Ticket]:
-        """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none."""
-        ticket = Ticket(self)
+    def admit(self, holder: Holder | None = None) -> Iterator[Ticket]:
+        """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none.
+
+        ``holder`` has the key that the request came with; its limits raise as ``Holder.take`` does.
+        """
+        ticket = Ticket(self, holder)
         ticket.extend(1)
         try:
             yield ticket
         finally:
-            self.images -= ticket.images
+            ticket.close()
 
 
 class Ticket:
     """One request's share of the gate."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, holder: Holder | None) -> None:
         self._gate = gate
+        self._holder = holder
         self.images = 0
 
     def extend(self, images: int) -> None:
@@ -38,5 +43,13 @@ class Ticket:
         more = max(0, images - self.images)
         if self._gate.images + more > self._gate.limit:
             raise Overloaded("the service is busy; try again")
+        if self._holder is not None:
+            self._holder.take(more, self.images)
         self._gate.images += more
         self.images += more
+
+    def close(self) -> None:
+        """Give all of it back."""
+        self._gate.images -= self.images
+        if self._holder is not None:
+            self._holder.give_back(self.images)

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from model_store.store import StoreError
+from service.access.control import Access
 from service.config import ConfigError, Settings
 from service.cpus import available_cpus
 from service.errors import NotReady, ShuttingDown
@@ -68,6 +69,7 @@ class Runtime:
         self.requests = RequestLog(settings.logs)
         self.began_s = time.monotonic()
         self.workers = workers.count
+        self.access = Access(settings.access, workers.count)
         self.gate = Gate(settings.limits.max_queue)
         self.control = Control(workers.run_dir)
         self._workers = workers
@@ -79,6 +81,7 @@ class Runtime:
         self.lifecycle = Lifecycle(settings, self.registry, self._loader, self.control, metrics)
         self._state = "the models are loading"
         self._stopping = False
+        self._looking: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._sampling: asyncio.Task[None] | None = None
@@ -86,6 +89,7 @@ class Runtime:
 
     def start(self) -> asyncio.Task[None]:
         """Load and warm the models in the background."""
+        self._looking = asyncio.create_task(self.access.watch())
         self.tracing = start_tracing(self.settings.traces)
         self._loading = asyncio.create_task(self._load())
         return self._loading
@@ -95,7 +99,7 @@ class Runtime:
         self._stopping = True
         self._state = "the service is shutting down"
         self.metrics.ready(False)
-        for task in (self._loading, self._watching):
+        for task in (self._looking, self._loading, self._watching):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -134,7 +138,7 @@ class Runtime:
         self._state = ""
         self._workers.mark_ready()
         self.metrics.ready(True)
-        asked = None if self.settings.server.admin_key is None else self.control
+        asked = self.control if self.access.has_admin else None
         self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
 

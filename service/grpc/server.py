@@ -9,6 +9,7 @@ from service.grpc.methods import Methods
 from service.ports import address
 from service.runtime import Runtime
 from service.settings import ServerSettings
+from service.tls import grpc_credentials
 
 
 class GrpcServer:
@@ -16,6 +17,7 @@ class GrpcServer:
 
     def __init__(self, runtime: Runtime) -> None:
         limits = runtime.settings.limits
+        self._credentials = grpc_credentials(runtime.settings.access)
         self._grace_s = limits.deadline_s  # no call takes longer
         self._methods = Methods(runtime)
         self._server = grpc.aio.server(
@@ -31,7 +33,10 @@ class GrpcServer:
         """Listen on the port of ``settings``, which is returned; ``ConfigError`` where that cannot be."""
         where = address(settings.grpc_host, settings.grpc_port or 0)
         try:
-            port: int = self._server.add_insecure_port(where)
+            if self._credentials is None:
+                port: int = self._server.add_insecure_port(where)
+            else:
+                port = self._server.add_secure_port(where, self._credentials)
         except RuntimeError as error:
             raise ConfigError(f"gRPC cannot listen on {where}; another program may") from error
         await self._server.start()

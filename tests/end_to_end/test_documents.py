@@ -19,6 +19,7 @@ from PIL import Image
 
 from service.config import reference
 from tests.end_to_end.conftest import ROOT, Server, free_port, running
+from tests.end_to_end.edges import check_edges
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -116,6 +117,10 @@ def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
         assert answer.json()["outputs"][0]["name"] == "probabilities"
     else:
         assert {"predictions", "embedding"} & set(answer.json()["results"][0])
+
+
+def test_bentomls_edges_are_off_where_make_serves(made_server: Server, tmp_path: Path) -> None:
+    check_edges(made_server.url, tmp_path)
 
 
 def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> None:
