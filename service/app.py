@@ -35,6 +35,9 @@ if settings.server.run_dir is not None:
     # Read by prometheus_client when it is first imported; BentoML's own folder is emptied by every other service.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.server.run_dir)
 
+# Read by gRPC's core when it is loaded: it would write to the log what clients send, line breaks and all.
+os.environ["GRPC_VERBOSITY"] = "NONE"
+
 import bentoml  # noqa: E402
 import orjson  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402

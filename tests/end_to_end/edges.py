@@ -45,7 +45,6 @@ OTHERS: Final = (
     "/healthz",
     "/schema.json",
     "/metrics",
-    "/v1/jobs",
     "/v2/models/x/infer",
     *OFF,
 )
