@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import httpx
 
+from service.http.probes import BENTOML_PATHS
+
 PICKLE: Final = "application/vnd.bentoml+pickle"
 
 # Routes of BentoML's service: its page, its document and its files, tasks, metrics; and ways to write them.
@@ -62,9 +64,21 @@ class _Bomb:
 
 def check_edges(url: str, folder: Path) -> None:
     """Fails where ``url`` answers anything of BentoML's that is not meant to be there, or opens a pickle."""
-    with httpx.Client(base_url=url, timeout=60) as client:
+    hooks = {"response": [_check_headers]}
+    with httpx.Client(
+        base_url=url, timeout=60, headers={"origin": "https://elsewhere.example"}, event_hooks=hooks
+    ) as client:
         _check_routes(client)
         _check_pickles(client, folder / "unpickled")
+
+
+def _check_headers(answer: httpx.Response) -> None:
+    """No page of another origin may read anything, and no answer of ours may be kept or taken for something else."""
+    assert not [name for name in answer.headers if name.startswith("access-control")], answer.url
+    if answer.url.path not in BENTOML_PATHS:
+        assert answer.headers["x-content-type-options"] == "nosniff", answer.url
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"], answer.url
+        assert answer.headers["cache-control"] in ("no-store", "no-cache"), answer.url
 
 
 def _check_routes(client: httpx.Client) -> None:
