@@ -35,6 +35,9 @@ if settings.server.run_dir is not None:
     # Read by prometheus_client when it is first imported; BentoML's own folder is emptied by every other service.
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.server.run_dir)
 
+# Read by gRPC's core when it is loaded: it would write to the log what clients send, line breaks and all.
+os.environ["GRPC_VERBOSITY"] = "NONE"
+
 import bentoml  # noqa: E402
 import orjson  # noqa: E402
 from _bentoml_sdk import Service  # noqa: E402
@@ -48,7 +51,9 @@ from service.errors import NotReady  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.http.cors import with_cors  # noqa: E402
 from service.http.metrics_server import MetricsServer  # noqa: E402
+from service.http.probes import BENTOML_PATHS  # noqa: E402
 from service.http.refusing import refusing  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
@@ -57,6 +62,7 @@ from service.runtime import Runtime, StartError, check_start  # noqa: E402
 from service.settings import ServerSettings  # noqa: E402
 from service.stopping import SLACK_S, Stopping  # noqa: E402
 from service.supervision import supervise  # noqa: E402
+from service.tls import bentoml_options, check_tls  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
@@ -67,6 +73,8 @@ log_format.install(settings.logs.log_format)
 workers = Workers(settings.server.run_dir, worker_count(settings.server.workers))
 try:
     runtime = Runtime(settings, Metrics(settings.server.run_dir), workers)
+except ConfigError as error:
+    sys.exit(f"resnet-serving: {error}")
 except OSError as error:
     sys.exit(f"resnet-serving: {_RUN_DIR}: {error}")
 
@@ -79,8 +87,8 @@ stopping = Stopping(settings.server.drain_s, stop_s, runtime.drain)
 class _Direct(Service[Any]):  # type: ignore[misc]
     """Gives our routes their requests before BentoML's middleware, which costs more than they do.
 
-    All else (life cycle, ``/livez``, ``/readyz``, unknown paths) takes BentoML's way, at whose end ``api`` is mounted;
-    no body that goes there is larger than ours may be.
+    The life cycle and the few paths that BentoML shall answer take its way; no other route of its own can be reached,
+    and no body that goes there is larger than ours may be.
     """
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
@@ -89,12 +97,12 @@ class _Direct(Service[Any]):  # type: ignore[misc]
         uvicorn_auto.AutoHTTPProtocol = refusing(api)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
-            http = scope["type"] == "http"
-            if http and stopping.began:
+            if stopping.began and scope["type"] == "http":
                 send = stopping.closing(send)
-            await (api if http and api.knows(scope["path"]) else rest)(scope, receive, send)
+            bentomls = scope["type"] == "lifespan" or scope["path"] in BENTOML_PATHS
+            await (rest if bentomls else api)(scope, receive, send)
 
-        return direct
+        return with_cors(direct, settings.access.cors_origins)
 
 
 @bentoml.service(
@@ -104,6 +112,7 @@ class _Direct(Service[Any]):  # type: ignore[misc]
     metrics={"enabled": False},
     tracing={"excluded_urls": ".*"},
     logging={"access": {"enabled": False}},
+    ssl=bentoml_options(settings.access),
 )
 @bentoml.asgi_app(api)
 class ResNetService:
@@ -115,6 +124,7 @@ class ResNetService:
         """Stop here, with one line, where what is configured cannot be had; make what the workers share."""
         try:
             check_start(settings)
+            check_tls(settings.access)
             server = settings.server
             if server.grpc_port is not None:
                 check_port("grpc", server.grpc_host, server.grpc_port)
@@ -142,7 +152,7 @@ class ResNetService:
         loading = runtime.start()
         api.start()
         if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
-            self._metrics = await _started(MetricsServer(runtime.metrics))
+            self._metrics = await _started(MetricsServer(runtime.metrics, settings.access))
         if workers.replacing:
             await _warm(loading)
         else:

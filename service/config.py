@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from service.settings import (
+    AccessSettings,
     CanarySettings,
     DecodeSettings,
     DriftSettings,
@@ -54,6 +55,7 @@ class Settings(Group):
     logs: LogSettings = LogSettings()
     drift: DriftSettings = DriftSettings()
     server: ServerSettings = ServerSettings()
+    access: AccessSettings = AccessSettings()
     traces: TraceSettings = TraceSettings()
 
     @classmethod
@@ -84,6 +86,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "logs": LogSettings,
     "drift": DriftSettings,
     "server": ServerSettings,
+    "access": AccessSettings,
     "traces": TraceSettings,
 }
 

@@ -22,6 +22,8 @@
     |-- MissingOutput           422 missing_output
     |-- LoadFailed              422 load_failed
     |-- Overloaded              429 overloaded, with Retry-After
+    |-- KeyRate                 429 key_rate, with Retry-After
+    |-- KeyBusy                 429 key_concurrency, with Retry-After
     |-- TooManyJobs             429 too_many_jobs, with Retry-After
     |-- NotReady                503 not_ready, with Retry-After
     |-- ShuttingDown            503 shutting_down, with Retry-After
@@ -48,7 +50,7 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
     headers: ClassVar[tuple[tuple[bytes, bytes], ...]] = ()
 
     def __init__(self, message: str) -> None:
@@ -66,7 +68,7 @@ class BadRequest(ServiceError):
 
 
 class Unauthorized(ServiceError):
-    """The admin key is missing or wrong."""
+    """A key is needed, and it is missing or wrong."""
 
     status, code, headers = 401, "unauthorized", ((b"www-authenticate", b"Bearer"),)
 
@@ -181,6 +183,22 @@ class Overloaded(ServiceError):
     """RESNET_MAX_QUEUE images are in work already, or so many that RESNET_DEADLINE_S would be half over."""
 
     status, code, retry_after_s = 429, "overloaded", 1
+
+
+class KeyRate(ServiceError):
+    """The holder of this key sends more images a second than it may."""
+
+    status, code, retry_after_s = 429, "key_rate", 1
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class KeyBusy(ServiceError):
+    """The holder of this key has as many images in work as it may."""
+
+    status, code, retry_after_s = 429, "key_concurrency", 1
 
 
 class TooManyJobs(ServiceError):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Final
 
+from service.access.holder import Holder
 from service.errors import Overloaded
 
 BUSY: Final = "the service is busy; try again"
@@ -46,17 +47,20 @@ class Gate:
             self._image_s += (_NEWEST if self._image_s else 1.0) * (image_s - self._image_s)
 
     @contextmanager
-    def admit(self) -> Iterator[Ticket]:
-        """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none."""
+    def admit(self, holder: Holder | None = None) -> Iterator[Ticket]:
+        """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none.
+
+        ``holder`` has the key that the request came with; its limits raise as ``Holder.take`` does.
+        """
         if self.full:
             raise Overloaded(BUSY)
-        ticket = Ticket(self)
+        ticket = Ticket(self, holder)
         ticket.extend(1)
         try:
             yield ticket
             self._answered(ticket.among, self.clock() - ticket.began_s)
         finally:
-            self.images -= ticket.images
+            ticket.close()
 
 
 class Ticket:
@@ -65,8 +69,9 @@ class Ticket:
     among, began_s -- images in the service when its own were known, and when that was, on its clock.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, holder: Holder | None) -> None:
         self._gate = gate
+        self._holder = holder
         self.images = 0
         self.among = 0
         self.began_s = 0.0
@@ -76,6 +81,14 @@ class Ticket:
         more = max(0, images - self.images)
         if self._gate.images + more > self._gate.limit:
             raise Overloaded(BUSY)
+        if self._holder is not None:
+            self._holder.take(more, self.images)
         self._gate.images += more
         self.images += more
         self.among, self.began_s = self._gate.images, self._gate.clock()
+
+    def close(self) -> None:
+        """Give all of it back."""
+        self._gate.images -= self.images
+        if self._holder is not None:
+            self._holder.give_back(self.images)

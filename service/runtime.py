@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from model_store.store import StoreError
+from service.access.control import Access
 from service.config import ConfigError, Settings
 from service.cpus import available_cpus
 from service.errors import NotReady, ShuttingDown
@@ -78,6 +79,7 @@ class Runtime:
         self.requests = RequestLog(settings.logs)
         self.began_s = time.monotonic()
         self.workers = workers.count
+        self.access = Access(settings.access, workers.count)
         self.gate = Gate(settings.limits.max_queue, patience_s=_PATIENCE * settings.limits.deadline_s)
         self.control = Control(workers.run_dir)
         self._workers = workers
@@ -90,6 +92,7 @@ class Runtime:
         self._state = "the models are loading"
         self._leaving = False
         self._stopping = False
+        self._looking: asyncio.Task[None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._sampling: asyncio.Task[None] | None = None
@@ -97,6 +100,7 @@ class Runtime:
 
     def start(self) -> asyncio.Task[None]:
         """Load and warm the models in the background."""
+        self._looking = asyncio.create_task(self.access.watch())
         self.tracing = start_tracing(self.settings.traces)
         self._loading = asyncio.create_task(self._load())
         return self._loading
@@ -115,7 +119,7 @@ class Runtime:
         self._stopping = True
         self._state = _STOPPING
         self.metrics.ready(False)
-        for task in (self._loading, self._watching):
+        for task in (self._looking, self._loading, self._watching):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -154,7 +158,7 @@ class Runtime:
         self._state = ""
         self._workers.mark_ready()
         self.metrics.ready(not self._leaving)
-        asked = None if self.settings.server.admin_key is None else self.control
+        asked = self.control if self.access.has_admin else None
         self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from service.client import calls
@@ -28,17 +28,18 @@ class Options:
 
     ``model``, ``version``: which model answers; the service's default one if None.
 
-    ``timeout_s``: of one attempt, in seconds. ``batch``: most images in a request. ``headers``: sent with each request,
-    such as a proxy's ``Authorization``. ``on_retry``: told of each failure after which another attempt follows, and the
-    pause before it in seconds.
+    ``api_key``: where the service asks for one. ``timeout_s``: of one attempt, in seconds. ``batch``: most images in a
+    request. ``headers``: sent with each request, such as a proxy's ``Authorization``. ``on_retry``: told of each
+    failure after which another attempt follows, and the pause before it in seconds.
     """
 
     model: str | None = None
     version: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     timeout_s: float = DEFAULT_TIMEOUT_S
     retry: Retry = DEFAULT_RETRY
     batch: int = DEFAULT_BATCH
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
     on_retry: Callable[[ClientError, float], None] = _nothing
 
 
@@ -55,7 +56,12 @@ class Base:
 
     def _http_arguments(self) -> dict[str, Any]:
         options = self._options
-        return {"base_url": self.url, "timeout": timeouts(options.timeout_s), "headers": options.headers}
+        return {"base_url": self.url, "timeout": timeouts(options.timeout_s), "headers": self._headers()}
+
+    def _headers(self) -> dict[str, str]:
+        """The key in a header of its own, as a proxy may want ``Authorization`` for itself."""
+        key = self._options.api_key
+        return ({} if key is None else {"x-api-key": key}) | dict(self._options.headers or {})
 
     def _groups(self, images: Sequence[Image]) -> Iterator[Sequence[Image]]:
         """``images``, a request's at a time."""

@@ -13,11 +13,13 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from service.access.holder import Holder
 from service.errors import CLIENT_GONE, BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
 from service.gate import Gate
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
 from service.grpc.statuses import code_of, status_code
+from service.http.keys import holder_of
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
 from service.pipeline import Pipeline
@@ -29,6 +31,9 @@ from service.tracing import Traced
 logger = logging.getLogger(__name__)
 
 SERVICE: Final = "inference.GRPCInferenceService"
+
+_OPEN: Final = ("ServerLive", "ServerReady")
+"""Need no key: orchestrators ask them."""
 
 _PARSE_ASIDE_FROM_BYTES: Final = 2**16
 
@@ -70,6 +75,7 @@ class _Call:
     version: str = ""
     request_id: str = ""
     stages: Stages = field(default_factory=Stages)
+    holder: Holder | None = None
 
     @property
     def route(self) -> str:
@@ -83,6 +89,7 @@ class Methods:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._limits = runtime.settings.limits
+        self._keys = runtime.access.keys
         self._streams = Gate(self._limits.max_queue)  # an open stream holds a request at most
         self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -153,7 +160,7 @@ class Methods:
 
     async def _model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes:
         async with self._answered("ModelInfer", context) as call:
-            with self._runtime.gate.admit() as ticket:
+            with self._runtime.gate.admit(call.holder) as ticket:
                 began_s = perf_counter()
                 data = await context.read()
                 call.stages.read_s = perf_counter() - began_s
@@ -184,6 +191,7 @@ class Methods:
     async def _model_stream_infer(self, _: AsyncIterator[bytes], context: Context) -> None:
         """One request after the other, answered in their order; one that fails does not end the stream."""
         try:
+            self._check_key(context.invocation_metadata() or ())
             with self._streams.admit():
                 while (data := await self._next(context)) is not None:
                     await context.write((await self._stream_answer(data, context)).SerializeToString())
@@ -207,11 +215,18 @@ class Methods:
         call = self._call("ModelStreamInfer", context, remaining_s=None)  # the client's deadline is the stream's
         try:
             async with self._settled(call):
-                with self._runtime.gate.admit() as ticket:
+                with self._runtime.gate.admit(call.holder) as ticket:
                     return pb.ModelStreamInferResponse(infer_response=await self._infer(call, data, ticket.extend))
         except ServiceError as error:
             failed = pb.ModelInferResponse(id=call.request_id)
             return pb.ModelStreamInferResponse(error_message=error.message, infer_response=failed)
+
+    def _check_key(self, sent: Metadata) -> Holder | None:
+        """Whose key came with a call; ``Unauthorized`` where one is needed and missing or wrong."""
+        if self._keys is None:
+            return None
+        values = {name: value for name, value in sent if isinstance(value, str)}
+        return holder_of(self._keys, values.get)
 
     def _call(self, method: str, context: Context, remaining_s: float | None) -> _Call:
         """A call's deadline is the sooner of the client's and the service's."""
@@ -241,6 +256,8 @@ class Methods:
         status, code = CLIENT_GONE, "client_gone"
         CURRENT.set(call.stages)
         try:
+            if call.method not in _OPEN:
+                call.holder = self._check_key(call.metadata)
             async with asyncio.timeout_at(call.deadline):
                 yield
             status, code = 200, ""
@@ -262,7 +279,7 @@ class Methods:
             raise ServiceError("the service failed; the request's id helps its operator") from error
         finally:
             seconds = perf_counter() - began
-            self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds)
+            self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds, code)
             self._runtime.requests.answered(
                 plain_id(call.request_id), "", call.route, status, code, call.model, call.version, seconds, call.stages
             )

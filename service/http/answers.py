@@ -15,6 +15,13 @@ from service.errors import ServiceError
 from service.http.disconnect import ClientGone, UntilDisconnect
 
 _JSON: Final = (b"content-type", b"application/json")
+PRIVATE: Final = (
+    # Answers are of one client's images and jobs: nobody keeps them, and no page of others takes them in as its own.
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-content-type-options", b"nosniff"),
+)
 _WITHOUT_BODY: Final = (204, 304)  # of which HTTP forbids to tell a length (RFC 9110, 8.6)
 _CHUNK: Final = 2**18  # bytes of a file read at once
 _PATIENCE_S: Final = 60.0  # with a client that takes nothing
@@ -22,19 +29,23 @@ _PATIENCE_S: Final = 60.0  # with a client that takes nothing
 
 @dataclass(slots=True)
 class Answer:
-    """A status, a body and headers, names in lower case; an error's ``code``."""
+    """A status, a body and headers, names in lower case; an error's ``code``.
+
+    policy -- headers that say what browsers and caches may do with it.
+    """
 
     status: int
     body: bytes
     headers: Iterable[tuple[bytes, bytes]]
     code: str = field(default="", kw_only=True)
+    policy: tuple[tuple[bytes, bytes], ...] = field(default=PRIVATE, kw_only=True)
 
     async def send(self, send: Send, request_id: str) -> None:
         await self._start(send, request_id, len(self.body))
         await send({"type": "http.response.body", "body": self.body})
 
     async def _start(self, send: Send, request_id: str, length: int) -> None:
-        headers = [*self.headers, (b"x-request-id", request_id.encode())]
+        headers = [*self.headers, *self.policy, (b"x-request-id", request_id.encode())]
         if self.status not in _WITHOUT_BODY:
             headers.append((b"content-length", b"%d" % length))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

@@ -38,6 +38,7 @@ from service.http import (
 from service.http.answers import Answer, error_answer
 from service.http.disconnect import ClientGone
 from service.http.jobs import Jobs
+from service.http.keys import holder_of
 from service.http.request_ids import request_id
 from service.http.routing import Call, Match, Route, Router
 from service.runtime import Runtime
@@ -55,6 +56,7 @@ class Api:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._keys = runtime.access.keys
         modules = (classify, embed, explain, models, inference_protocol, repository, debug)
         routes = [route for module in modules for route in module.routes(runtime)]
         self._jobs = Jobs(runtime)
@@ -72,10 +74,6 @@ class Api:
     async def stop(self) -> None:
         """End it, before the runtime stops."""
         await self._jobs.stop()
-
-    def knows(self, path: str) -> bool:
-        """Whether ``path`` is one of its routes."""
-        return self._router.match(path) is not None
 
     @property
     def busy(self) -> bool:
@@ -98,6 +96,7 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
+            await send({"type": "websocket.close"})  # answered with 403: there is none here
             return
         began = perf_counter()
         headers = Headers(scope=scope)
@@ -127,7 +126,7 @@ class Api:
         """Before it is sent, so that a client that has its answer finds itself in the metrics."""
         seconds = perf_counter() - began
         model, version = call.model, call.version
-        self._runtime.metrics.answered(path, model, version, answer.status, seconds)
+        self._runtime.metrics.answered(path, model, version, answer.status, seconds, answer.code)
         self._runtime.requests.answered(
             call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
         )
@@ -158,5 +157,7 @@ class Api:
             raise UnknownRoute("nothing is here; /docs and /openapi.json say what there is")
         if route is None:
             raise MethodNotAllowed(f"{match.path} takes {match.allowed}")
+        if self._keys is not None and route.operation.access == "key":
+            call.holder = holder_of(self._keys, call.headers.get)
         call.path = match.values
         return await route.handler(call)

@@ -130,7 +130,7 @@ class _Debug:
         self._runtime = runtime
 
     async def show(self, call: Call) -> Answer:
-        check_key(call, self._runtime.settings.server)
+        check_key(call, self._runtime)
         call.query(Query)
         body = self._body(await asyncio.to_thread(_versions))
         return json_answer(body.model_dump(mode="json"))
@@ -262,5 +262,6 @@ def routes(runtime: Runtime) -> list[Route]:
         errors=ADMIN_ERRORS,
         examples={"a worker at work": _EXAMPLE},
         needs_models=False,
+        access="admin",
     )
     return [Route("GET", "/debug", _Debug(runtime).show, operation)]

@@ -46,6 +46,7 @@ def routes(runtime: Runtime, described: Sequence[Route]) -> list[Route]:
         query=Query,
         answers={200: {"application/json": {"type": "object", "required": ["openapi", "info", "paths"]}}, 304: {}},
         needs_models=False,
+        access="open",
     )
     page = Operation(
         "The API as a page",
@@ -54,5 +55,6 @@ def routes(runtime: Runtime, described: Sequence[Route]) -> list[Route]:
         query=Query,
         answers={200: {"text/html": {"type": "string"}}, 304: {}},
         needs_models=False,
+        access="open",
     )
     return [Route("GET", "/openapi.json", docs.show, show), Route("GET", "/docs", docs.page, page)]

@@ -14,6 +14,8 @@ from service.errors import (
     ImageError,
     ImageTooLarge,
     InferenceFailed,
+    KeyBusy,
+    KeyRate,
     NotAnImage,
     Overloaded,
     TooManyImages,
@@ -47,6 +49,8 @@ IMAGES_ERRORS: Final = (
     NotAnImage,
     BadImage,
     Overloaded,
+    KeyRate,
+    KeyBusy,
     InferenceFailed,
 )
 

@@ -158,7 +158,7 @@ class _Protocol:
 
     async def infer(self, call: Call) -> Answer:
         call.query(Query)
-        with self._use(call) as pipeline, self._runtime.gate.admit() as ticket:
+        with self._use(call) as pipeline, self._runtime.gate.admit(call.holder) as ticket:
             request = await self._read(call)
             call.stages.images = len(request.images)
             ticket.extend(len(request.images))
@@ -182,13 +182,14 @@ def routes(runtime: Runtime) -> list[Route]:
     """The routes of this module."""
     protocol = _Protocol(runtime)
     server = Operation("Server metadata", _TAG, answers={200: {"application/json": ServerMetadataBody}})
-    live = Operation("Whether the server lives", _TAG, answers={200: {"application/json": LiveBody}})
+    live = Operation("Whether the server lives", _TAG, answers={200: {"application/json": LiveBody}}, access="open")
     ready = Operation(
         "Whether the server is ready",
         _TAG,
         "503 until every model of every worker is warm.",
         answers={200: {"application/json": ReadyBody}},
         errors=(NotReady,),
+        access="open",
     )
     not_now = (NotReady, ShuttingDown)
     model_errors = (UnknownModel, *not_now)

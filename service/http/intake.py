@@ -31,7 +31,7 @@ async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     ``BadRequest``.
     """
     limits = runtime.settings.limits
-    with runtime.gate.admit() as ticket:
+    with runtime.gate.admit(call.holder) as ticket:
         body = await received_body(runtime, call)
         if holds_many(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)

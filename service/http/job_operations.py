@@ -50,7 +50,10 @@ class JobLinks(Part):
 class JobBody(Part):
     """A job, and how far it is: `done` of its `images` have a result, of which `failed` are errors."""
 
-    id: str = Field(pattern="^[0-9a-f]{32}$", description="Who knows it may read and remove the job.")
+    id: str = Field(
+        pattern="^[0-9a-f]{32}$",
+        description="Who knows it may read and remove the job; where keys are asked for, with one of the same name.",
+    )
     state: State
     task: Literal["classify", "embed", "explain"]
     model: ModelReference

@@ -25,7 +25,7 @@ from service.jobs.record import Job
 from service.jobs.results import whole_lines
 from service.jobs.runner import Runner
 from service.jobs.scheduler import Scheduler
-from service.jobs.store import RESULTS, JobStore, Upload
+from service.jobs.store import RESULTS, JobStore, Upload, no_such_job
 from service.pipeline import Pipeline
 from service.readings import Reading
 from service.runtime import Runtime
@@ -130,6 +130,7 @@ class Jobs:
                 model=(manifest.name, manifest.version),
                 images=len(contents.images),
                 created=self.store.now(),
+                owner=None if call.holder is None else call.holder.name,
             )
             await asyncio.to_thread(upload.accept, job, contents)
         finally:
@@ -141,11 +142,11 @@ class Jobs:
 
     async def show(self, call: Call) -> Answer:
         call.query(Query)
-        return json_answer(self._shown(await asyncio.to_thread(self.store.find, call.path["id"])))
+        return json_answer(self._shown(await self._find(call)))
 
     async def result(self, call: Call) -> Answer:
         query = call.query(ResultQuery)
-        job = await asyncio.to_thread(self.store.find, call.path["id"])
+        job = await self._find(call)
         if not query.partial:
             if job.failure is not None:
                 raise JobFailed(f"the job failed: {job.failure.message}; ?partial=true gives the lines there are")
@@ -159,8 +160,16 @@ class Jobs:
 
     async def remove(self, call: Call) -> Answer:
         call.query(Query)
-        await asyncio.to_thread(self.store.remove, call.path["id"])
+        job = await self._find(call)
+        await asyncio.to_thread(self.store.remove, job.id)
         return Answer(204, b"", ())
+
+    async def _find(self, call: Call) -> Job:
+        """The job that is asked for; ``UnknownJob`` also where it is not the sender's, who learns no more."""
+        job = await asyncio.to_thread(self.store.find, call.path["id"])
+        if call.holder is not None and job.owner != call.holder.name:
+            raise no_such_job()
+        return job
 
     def _shown(self, job: Job) -> dict[str, Any]:
         expires = self.store.expires(job)

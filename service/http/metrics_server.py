@@ -20,7 +20,8 @@ from service.http.page import metrics_answer
 from service.http.request_ids import request_id
 from service.metrics import Metrics
 from service.ports import listen
-from service.settings import ServerSettings
+from service.settings import AccessSettings, ServerSettings
+from service.tls import uvicorn_options
 
 _PATH: Final = "/metrics"
 _MOST_CONNECTIONS: Final = 64  # each may ask for a page, which takes a thread
@@ -38,7 +39,7 @@ class _Server(uvicorn.Server):
 class MetricsServer:
     """Takes requests from ``start`` to ``stop``, on the event loop that it is started on."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, access: AccessSettings) -> None:
         self._metrics = metrics
         self._server = _Server(
             uvicorn.Config(
@@ -51,6 +52,7 @@ class MetricsServer:
                 server_header=False,
                 limit_concurrency=_MOST_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE_S,
+                **uvicorn_options(access),
             )
         )
         self._serving: asyncio.Task[None] | None = None

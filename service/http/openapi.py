@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from service import __version__
-from service.errors import BadRequest, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
-from service.http.operation import Content, Operation, Schema
+from service.errors import BadRequest, DeadlineExceeded, NotReady, ServiceError, ShuttingDown, Unauthorized
+from service.http.operation import Access, Content, Operation, Schema
 from service.http.routing import Route
 from service.http.schemas import ErrorAnswer, ProbeError, ProtocolError
 
@@ -31,7 +31,8 @@ _ABOUT: Final = """\
 Images in, what a residual network sees in them out.
 
 An unknown path answers 404 `not_found`, another method than a route takes 405 `method_not_allowed`; where there is GET
-there is HEAD. Unknown or repeated query parameters are refused. Every error has the form of `ErrorAnswer`.
+there is HEAD. Where the operator has set keys, all but the service's pages, health and metrics need one. Unknown or
+repeated query parameters are refused. Every error has the form of `ErrorAnswer`.
 """
 _TAGS: Final = {
     "images": "Images in, answers out.",
@@ -66,7 +67,17 @@ _HEADERS: Final = {
     },
     "WWW-Authenticate": {"description": "`Bearer`.", "required": True, "schema": {"type": "string"}},
 }
-_ADMIN_KEY: Final = {"type": "http", "scheme": "bearer", "description": "The key in `RESNET_ADMIN_KEY`."}
+_SECURITY: Final = {
+    "apiKey": {"type": "http", "scheme": "bearer", "description": "A key that the service's operator gave you."},
+    "apiKeyHeader": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key."},
+    "adminKey": {"type": "http", "scheme": "bearer", "description": "The key in `RESNET_ADMIN_KEY`."},
+}
+# A service whose operator sets no keys asks for none, so that one may do without.
+_NEEDED: Final[dict[Access, list[Json]]] = {
+    "open": [],
+    "key": [{}, {"apiKey": []}, {"apiKeyHeader": []}],
+    "admin": [{"adminKey": []}],
+}
 
 
 def document(routes: Iterable[Route], image_formats: Sequence[str]) -> Json:
@@ -93,7 +104,7 @@ def document(routes: Iterable[Route], image_formats: Sequence[str]) -> Json:
         "components": {
             "schemas": dict(sorted(schemas.definitions.items())),
             "parameters": {"RequestId": _REQUEST_ID},
-            "securitySchemes": {"adminKey": _ADMIN_KEY},
+            "securitySchemes": _SECURITY,
             "headers": {name.replace("-", ""): header for name, header in _HEADERS.items()},
             "examples": {error.code: _error_example(error) for error in sorted(errors, key=lambda e: e.code)},
         },
@@ -156,8 +167,8 @@ def _operation(route: Route, schemas: _Schemas) -> Json:
     if operation.body:
         described["requestBody"] = {"required": True, "content": schemas.body(operation.body)}
     described["responses"] = _responses(route, schemas)
-    if "401" in described["responses"]:
-        described["security"] = [{"adminKey": []}]
+    if needed := _NEEDED[operation.access]:
+        described["security"] = needed
     return described
 
 
@@ -197,7 +208,8 @@ def _parameter_schema(field: Json) -> Json:
 
 def _errors(operation: Operation) -> set[type[ServiceError]]:
     loading = _LOADING_ERRORS if operation.needs_models else ()
-    return {*COMMON_ERRORS, *loading, *operation.errors}
+    keyed = (Unauthorized,) if operation.access == "key" else ()
+    return {*COMMON_ERRORS, *loading, *keyed, *operation.errors}
 
 
 def _responses(route: Route, schemas: _Schemas) -> Json:

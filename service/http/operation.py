@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -15,6 +15,8 @@ Schema = type[BaseModel] | Mapping[str, Any]
 
 Content = Mapping[str, Schema]
 """By media type."""
+
+Access = Literal["key", "open", "admin"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Operation:
     headers -- what headers an answer has besides those that all have: descriptions by name, by status.
     needs_models -- False where it answers while the models load, too, and so never 503.
     documented -- False for what is no part of the API: the files of the web pages.
+    access -- who may ask, where there are keys: whoever has one, anybody, or who has the admin key.
     """
 
     summary: str
@@ -44,3 +47,4 @@ class Operation:
     headers: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     needs_models: bool = True
     documented: bool = True
+    access: Access = "key"

@@ -67,6 +67,7 @@ def routes(runtime: Runtime, others: Sequence[Route]) -> list[Route]:
         answers={200: {JSON: Index, HTML: {"type": "string"}}, 304: {}},
         examples={"index": {"service": "resnet-serving", "routes": ["/", "/v1/classify", "/metrics"]}},
         needs_models=False,
+        access="open",
     )
     metrics = Operation(
         "Prometheus metrics",
@@ -74,6 +75,7 @@ def routes(runtime: Runtime, others: Sequence[Route]) -> list[Route]:
         "Right across all workers, whichever of them answers. With `RESNET_METRICS_PORT` they are there instead.",
         answers={200: {"text/plain": {"type": "string"}}},
         needs_models=False,
+        access="open",
     )
     found = [Route("GET", "/", page.index, index)]
     if metrics_here:

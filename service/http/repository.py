@@ -101,7 +101,7 @@ class _Repository:
 
     async def _request(self, call: Call, kind: type[B]) -> B:
         """The body, where the sender may ask at all."""
-        check_key(call, self._runtime.settings.server)
+        check_key(call, self._runtime)
         self._runtime.check_ready()
         call.query(Query)
         body = await read_body(call.headers, call.receive, _MAX_BODY_BYTES)
@@ -170,6 +170,7 @@ def routes(runtime: Runtime) -> list[Route]:
         answers=rows,
         errors=closed,
         examples=examples,
+        access="admin",
     )
     load = Operation(
         "Load a model",
@@ -180,6 +181,7 @@ def routes(runtime: Runtime) -> list[Route]:
         answers=rows,
         errors=(*closed, UnknownModel, LoadFailed),
         examples=examples,
+        access="admin",
     )
     unload = Operation(
         "Take a model out",
@@ -190,6 +192,7 @@ def routes(runtime: Runtime) -> list[Route]:
         answers=rows,
         errors=(*closed, UnknownModel),
         examples={"a model that finishes": [{**example[0], "state": "UNLOADING"}]},
+        access="admin",
     )
     return [
         Route("POST", "/v2/repository/index", repository.index, index),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
+from service.access.holder import Holder
 from service.errors import BadRequest
 from service.http.answers import Answer
 from service.http.operation import Operation
@@ -38,6 +39,7 @@ class Call:
     path     -- the values of the route's parameters, ``{name}`` in its path.
     model, version -- set by the handler: of the model that answers, empty where none is reached.
     stages   -- of its images; the body's part is set by what reads it.
+    holder   -- whose key it came with; None where no keys are asked for.
     """
 
     method: str
@@ -50,6 +52,7 @@ class Call:
     model: str = ""
     version: str = ""
     stages: Stages = field(default_factory=Stages)
+    holder: Holder | None = None
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""

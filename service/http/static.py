@@ -37,6 +37,7 @@ ASSETS: Final = (
     "history.js",
     "icon.svg",
     "intake.js",
+    "key.js",
     "main.js",
     "models.js",
     "prometheus.js",
@@ -62,7 +63,7 @@ _POLICY: Final = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_HEADERS: Final = (
+_POLICIES: Final = (
     # Kept, but asked about each time: a new version of the service never meets an old script.
     (b"cache-control", b"no-cache"),
     (b"content-security-policy", _POLICY.encode()),
@@ -80,12 +81,13 @@ class StaticFile:
         self._content = files("service").joinpath("web", name).read_bytes() if content is None else content
         self._etag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
         kind = CONTENT_TYPES[name.rpartition(".")[2]].encode()
-        self._headers = ((b"content-type", kind), (b"etag", self._etag.encode()), *_HEADERS)
+        self._headers = ((b"content-type", kind), (b"etag", self._etag.encode()))
 
     def answer(self, call: Call, *headers: tuple[bytes, bytes]) -> Answer:
         """The file with ``headers`` more, or 304 where the client has it."""
         held = self._is_held(call.headers.get("if-none-match", ""))
-        return Answer(304 if held else 200, b"" if held else self._content, (*self._headers, *headers))
+        content = b"" if held else self._content
+        return Answer(304 if held else 200, content, (*self._headers, *headers), policy=_POLICIES)
 
     def _is_held(self, if_none_match: str) -> bool:
         tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
@@ -105,5 +107,5 @@ class _Assets:
 
 def routes() -> list[Route]:
     """The routes of this module."""
-    show = Operation("A file of the web pages", "service", documented=False)
+    show = Operation("A file of the web pages", "service", documented=False, access="open")
     return [Route("GET", "/web/{name}", _Assets().show, show)]

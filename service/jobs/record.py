@@ -37,6 +37,7 @@ class Job(BaseModel):
     options    -- the query it was sent with, as ``task`` reads it.
     model      -- name and version, fixed when it was accepted: all its lines are one model's.
     done       -- images with a line in the results, of which ``failed`` are errors.
+    owner      -- the name of the key that it was sent with; None where no keys were asked for.
     ended      -- when it was done or failed, else None.
     resumed_at -- ``done`` when a worker last took it up; ``crashes`` counts the workers that died since, at one place.
     """
@@ -49,6 +50,7 @@ class Job(BaseModel):
     model: tuple[str, str]
     images: int
     created: datetime
+    owner: str | None = None
     state: State = "queued"
     done: int = 0
     failed: int = 0

@@ -59,6 +59,10 @@ def disk_errors() -> Iterator[None]:
         raise
 
 
+def no_such_job() -> UnknownJob:
+    return UnknownJob("there is no such job; it may have been removed after its time")
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -87,7 +91,7 @@ class JobStore:
                 job = Job.model_validate_json((self.folder(job_id) / RECORD).read_bytes())
                 if not self._expired(job):
                     return job
-        raise UnknownJob("there is no such job; it may have been removed after its time")
+        raise no_such_job()
 
     def jobs(self) -> list[Job]:
         """All jobs there are, the oldest first."""

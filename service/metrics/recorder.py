@@ -64,6 +64,7 @@ logger = logging.getLogger(__name__)
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _REJECTIONS: Final = {413: "too_large", 429: "queue_full", CLIENT_GONE: "cancelled", 504: "deadline"}
+_REASONS: Final = {code: code for code in ("unauthorized", "key_rate", "key_concurrency")}
 
 
 class Metrics:
@@ -110,13 +111,14 @@ class Metrics:
     def _gauge(self, of: Definition) -> Gauge:
         return Gauge(of.name, of.meaning, of.labels, multiprocess_mode=of.mode, registry=self._registry)
 
-    def answered(self, route: str, model: str, version: str, status: int, seconds: float) -> None:
+    def answered(self, route: str, model: str, version: str, status: int, seconds: float, error: str = "") -> None:
+        """``error`` is the code, of which some have a reason of their own."""
         requests, request_seconds = self._answers(route, model, version, status)
         requests.inc()
         request_seconds.observe(seconds)
         if status == 503:
             self._rejections("draining" if self._was_ready else "loading").inc()
-        elif (reason := _REJECTIONS.get(status)) is not None:
+        elif (reason := _REASONS.get(error) or _REJECTIONS.get(status)) is not None:
             self._rejections(reason).inc()
 
     def _bound(self, route: str, model: str, version: str, status: int) -> tuple[CounterTally, HistogramTally]:

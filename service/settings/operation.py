@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    SecretStr,
     ValidationInfo,
     field_validator,
 )
@@ -42,13 +41,6 @@ class DriftSettings(Group):
         return least
 
 
-def _long_key(key: SecretStr) -> SecretStr:
-    value = key.get_secret_value()
-    if not (16 <= len(value) <= 1024 and value.isascii() and value.isprintable() and " " not in value):
-        raise ValueError("must be 16 to 1024 printable ASCII characters without blanks")
-    return key
-
-
 class LogSettings(Group):
     """What is logged; docs/operations.md says what a line has."""
 
@@ -75,11 +67,6 @@ class LogSettings(Group):
 class ServerSettings(Group):
     """The processes around it all."""
 
-    admin_key: Annotated[SecretStr, AfterValidator(_long_key)] | None = Field(
-        None,
-        description="Key of at least 16 printable ASCII characters that `/debug` and the routes below "
-        "`/v2/repository` ask for, as in `Authorization: Bearer KEY`; without one they are closed.",
-    )
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="Processes that serve, which share the cores. `auto`: one for every 8 cores."
     )

@@ -62,7 +62,6 @@ class SpanTracing(Tracing):
         known = method in _METHODS
         attributes: dict[str, AttributeValue] = {
             http_attributes.HTTP_REQUEST_METHOD: method if known else "_OTHER",
-            url_attributes.URL_PATH: scope["path"][:_MOST_CHARACTERS],
             url_attributes.URL_SCHEME: scope.get("scheme", "http"),
             network_attributes.NETWORK_PROTOCOL_VERSION: scope.get("http_version", "1.1"),
             "resnet.request_id": request_id,
@@ -70,6 +69,8 @@ class SpanTracing(Tracing):
         name = method if known else "HTTP"
         if route != "other":
             attributes[http_attributes.HTTP_ROUTE] = route
+            # Not the path that was sent: who knows a job's may read it, and some put keys where they do not belong.
+            attributes[url_attributes.URL_PATH] = route
             name = f"{name} {route}"
         if agent := headers.get("user-agent"):
             attributes[user_agent_attributes.USER_AGENT_ORIGINAL] = agent[:_MOST_CHARACTERS]

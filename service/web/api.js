@@ -1,5 +1,7 @@
 // The service's API (openapi.json), as this page uses it. Addresses are relative: a proxy may serve it under a prefix.
 
+import { keyHeader, keyWanted } from "./key.js";
+
 const AT_ONCE = 4; // requests of this page: enough to fill batches, few enough to leave room for others
 
 /** What the service, or the way to it, says went wrong. `code` is the service's, or "unreachable". */
@@ -29,8 +31,9 @@ async function inTurn(work, signal) {
 
 async function ask(address, options = {}) {
   let response;
+  const headers = { ...options.headers, ...keyHeader() };
   try {
-    response = await fetch(address, { cache: "no-store", credentials: "same-origin", ...options });
+    response = await fetch(address, { cache: "no-store", credentials: "same-origin", ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure(
@@ -47,6 +50,7 @@ async function ask(address, options = {}) {
   } catch {
     // Not the service's own answer: a proxy's.
   }
+  if (error?.code === "unauthorized") keyWanted();
   throw new Failure(error?.code ?? "unreachable", error?.message ?? `The answer was ${response.status}.`, response.status);
 }
 

@@ -173,6 +173,16 @@ function curlView(line) {
   return [make('div', { class: 'curl' }, shown, button), said];
 }
 
+/** The key that was entered on the start page, where one was. */
+function keyHeader() {
+  try {
+    const key = sessionStorage.getItem('api-key');
+    return key ? { 'x-api-key': key } : {};
+  } catch {
+    return {};
+  }
+}
+
 /** A form for a GET: one field a parameter; the answer below it. */
 function tryView(base, path, parameters) {
   const asked = parameters.filter((parameter) => parameter.in !== 'header');
@@ -198,7 +208,7 @@ function tryView(base, path, parameters) {
     const url = base + target.slice(1) + (`${query}` ? `?${query}` : '');
     out.replaceChildren(make('p', { class: 'quiet' }, 'Waiting…'));
     try {
-      const answer = await fetch(url);
+      const answer = await fetch(url, { headers: keyHeader() });
       const kind = answer.headers.get('content-type') || '';
       let text = await answer.text();
       if (kind.startsWith('application/json')) text = JSON.stringify(JSON.parse(text), null, 2);

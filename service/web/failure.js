@@ -13,6 +13,9 @@ const TITLES = {
   deadline_exceeded: "It took too long",
   unknown_model: "This model is not served any more",
   unreachable: "No answer",
+  unauthorized: "The service needs a key",
+  key_rate: "More pictures than your key may send",
+  key_concurrency: "More pictures than your key may send",
 };
 // The same file would get the same answer.
 const FINAL = new Set(["not_an_image", "bad_image", "image_too_large", "body_too_large", "bad_request"]);

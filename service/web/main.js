@@ -5,6 +5,7 @@ import { Card } from "./card.js";
 import { Comparison } from "./compare.js";
 import { announce, byId } from "./dom.js";
 import { startIntake } from "./intake.js";
+import { startKey } from "./key.js";
 import { Models } from "./models.js";
 import { Status } from "./status.js";
 import { startTheme } from "./theme-toggle.js";
@@ -96,6 +97,12 @@ async function showReady() {
 
 startTheme();
 startIntake(take, tell);
+startKey(async () => {
+  if (await models.refresh()) {
+    for (const card of cards) if (card.element.classList.contains("failed")) card.classify(models.choice);
+  }
+  byId("files").focus();
+});
 byId("example").addEventListener("click", takeExample);
 byId("clear").addEventListener("click", () => {
   for (const card of [...cards]) discard(card);

@@ -28,6 +28,11 @@ export class Models {
     addEventListener("focus", () => this.#ask()); // they may have changed while one looked elsewhere
   }
 
+  /** Asks once more, as with another key. */
+  refresh() {
+    return this.#ask();
+  }
+
   async #ask() {
     try {
       const served = await api.models();

@@ -106,6 +106,7 @@ def running(*command: str, workers: int = 1, cwd: Path = ROOT, **settings: str) 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="backslashreplace",  # what it prints may be wrong, and is then to be seen
     )
     server = Server(process, port)
     try:

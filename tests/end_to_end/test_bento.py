@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.end_to_end.conftest import ROOT, Reference, Server, picture
+from tests.end_to_end.edges import check_edges
 
 
 def test_a_bento_answers_as_the_checkout_does(
@@ -27,5 +28,6 @@ def test_a_bento_answers_as_the_checkout_does(
     ) as server:
         response = httpx.post(f"{server.url}/v1/classify", content=(data := picture(1)))
         reference.check(response.json()["results"][0]["predictions"], data)
+        check_edges(server.url, tmp_path)
         for page in ("/docs", "/web/docs.js", "/openapi.json"):  # the pages' files are part of it
             assert httpx.get(server.url + page).status_code == 200

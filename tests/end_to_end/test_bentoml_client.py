@@ -148,7 +148,7 @@ def test_a_body_that_says_that_it_is_too_large_is_refused_at_once(server: Server
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {300 * MIB}\r\n\r\n".encode())
         status = connection.recv(64).split()[1]
-    assert status == b"413"
+    assert status == (b"404" if path == "/nowhere" else b"413")  # nobody reads what is sent to no path
 
 
 def test_an_endless_body_is_not_kept(serve: Callable[..., AbstractContextManager[Server]]) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from PIL import Image
 
 from service.config import reference
 from tests.end_to_end.conftest import ROOT, Server, free_port, running
+from tests.end_to_end.edges import check_edges
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -63,6 +65,10 @@ def test_every_command_is_known() -> None:
         "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",
         "RESNET_MODEL_STORE=models make serve",
         "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
+        ".venv/bin/python -m service.keys ",  # this and what follows run in test_access_document.py
+        "RESNET_API_KEYS_FILE=$PWD/keys.txt make serve",
+        "SERVER_API_KEY=$(cat mobile-app.key) .venv/bin/python -m service.client ",
+        "RESNET_TLS_CERT=$PWD/cert.pem RESNET_TLS_KEY=$PWD/key.pem RESNET_TLS_CLIENT_CA=$PWD/clients.pem make serve",
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
     )
@@ -79,6 +85,7 @@ def curl(command: str, url: str) -> httpx.Response:
     words = iter(shlex.split(command.replace("localhost:3000", url))[1:])
     method, content, files, target = "", None, [], ""
     headers: dict[str, str] = {}
+    files_of_tls: dict[str, str] = {}
     for word in words:
         if word == "--data-binary":
             source = next(words).removeprefix("@")
@@ -91,16 +98,22 @@ def curl(command: str, url: str) -> httpx.Response:
             headers[name] = value
         elif word == "-o":
             next(words)
+        elif word in ("--cacert", "--cert", "--key"):
+            files_of_tls[word] = next(words)
         elif word == "-X":
             method = next(words)
         else:
             target = word
     method = method or ("POST" if content or files else "GET")
-    return httpx.request(method, target, content=content, files=files or None, headers=headers).raise_for_status()
+    context = ssl.create_default_context(cafile=files_of_tls.get("--cacert"))
+    if "--cert" in files_of_tls:
+        context.load_cert_chain(files_of_tls["--cert"], files_of_tls.get("--key"))
+    asked = httpx.request(method, target, content=content, files=files or None, headers=headers, verify=context)
+    return asked.raise_for_status()
 
 
-# Run in test_models_document.py, with a store that has what they ask for, and as one story below.
-ELSEWHERE = ("/v1/models", "/v2/repository", "version=canary", "/v1/jobs")
+# Run in test_models_document.py, with a store that has what they ask for, in test_access_document.py, and below.
+ELSEWHERE = ("/v1/models", "/v2/repository", "version=canary", "/v1/jobs", ".key)", "https://")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +132,10 @@ def test_a_request_of_the_documents(made_server: Server, command: str) -> None:
         assert answer.json()["outputs"][0]["name"] == "probabilities"
     else:
         assert {"predictions", "embedding"} & set(answer.json()["results"][0])
+
+
+def test_bentomls_edges_are_off_where_make_serves(made_server: Server, tmp_path: Path) -> None:
+    check_edges(made_server.url, tmp_path)
 
 
 def test_the_inference_protocols_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -309,6 +309,6 @@ def test_a_wrong_key_is_refused_and_not_shown(key: str) -> None:
 
 def test_the_key_is_not_shown() -> None:
     settings = of(admin_key="k" * 16)
-    assert settings.server.admin_key is not None
-    assert settings.server.admin_key.get_secret_value() == "k" * 16
+    assert settings.access.admin_key is not None
+    assert settings.access.admin_key.get_secret_value() == "k" * 16
     assert "kkk" not in repr(settings) + str(settings) + settings.model_dump_json()

@@ -16,6 +16,7 @@ from service.client.command.run import Shared
 
 # Not RESNET_...: those are the service's settings, and it does not start with one that it does not know.
 URL_VARIABLE: Final = "SERVER_URL"
+KEY_VARIABLE: Final = "SERVER_API_KEY"
 
 
 def _headers(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -30,6 +31,12 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+def _key(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    if given is not None and not (given.isascii() and given.isprintable() and given.strip() == given):
+        raise click.BadParameter("must be printable ASCII characters")  # and not shown
+    return given or None
+
+
 _OPTIONS: Final = (
     click.argument("files", nargs=-1, required=True),
     click.option(
@@ -39,6 +46,14 @@ _OPTIONS: Final = (
         envvar=URL_VARIABLE,
         show_envvar=True,
         help="Where the service is.",
+    ),
+    click.option(
+        "--api-key",
+        envvar=KEY_VARIABLE,
+        show_envvar=True,
+        metavar="KEY",
+        callback=_key,
+        help="Where the service asks for one; others on this machine see the option, the variable they do not.",
     ),
     click.option("--model", metavar="NAME", help="The model; the service's default one if absent."),
     click.option("--version", metavar="VERSION", help="Its version or alias."),

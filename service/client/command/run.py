@@ -6,7 +6,7 @@ import asyncio
 import errno
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +40,8 @@ class Shared:
     url: str
     model: str | None
     version: str | None
-    header: tuple[tuple[str, str], ...]
+    header: tuple[tuple[str, str], ...] = field(repr=False)
+    api_key: str | None = field(repr=False)
     concurrency: int
     batch: int = 1
     timeout: float
@@ -156,6 +157,7 @@ async def _ask(
     options = Options(
         model=shared.model,
         version=shared.version,
+        api_key=shared.api_key,
         timeout_s=shared.timeout,
         retry=Retry(shared.retries),
         batch=shared.batch,

@@ -83,6 +83,15 @@ def test_the_model_goes_into_every_query(call: Call) -> None:
     assert request.headers["authorization"] == "Bearer t"
 
 
+def test_a_key_goes_into_every_request_and_nowhere_else(call: Call) -> None:
+    service = Script(labels)
+    options = Options(api_key="the-key", headers={"Authorization": "Basic of-a-proxy"})
+    call(service, "classify", [b"a"], options=options)
+    (request,) = service.requests
+    assert (request.headers["x-api-key"], request.headers["authorization"]) == ("the-key", "Basic of-a-proxy")
+    assert "the-key" not in str(request.url) + repr(options)
+
+
 def test_a_url_with_a_path(call: Call) -> None:
     service = Script(labels)
     with Client("http://proxy.test/vision/", transport=httpx.MockTransport(service)) as client:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 from grpc import StatusCode
 
 from service.config import ConfigError
+from service.grpc import open_inference_pb2 as pb
 from service.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.service.conftest import Hold, a_png, eventually, serving, some_settings
-from tests.service.grpc.conftest import connected, infer_request
+from tests.service.grpc.conftest import Client, connected, infer_request
 
 
 def test_at_the_end_what_was_taken_is_answered(tiny_root: Path, hold_model: Callable[[Runtime], Hold]) -> None:
@@ -57,3 +59,44 @@ def test_workers_share_a_port_and_others_do_not(tiny_root: Path) -> None:
         await second.stop()
 
     serving(some_settings(tiny_root), use)
+
+
+def test_a_request_without_a_name_does_not_end_it(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """``grpc.aio``'s server ends where a path is no UTF-8: another takes its place, and what it had is answered."""
+
+    async def use(runtime: Runtime) -> None:
+        async with connected(runtime) as (client, server):
+            port = server.port
+            stream = client.stream()
+            await stream.write(infer_request(a_png()))
+            assert not (await stream.read()).error_message
+            for _ in range(3):
+                ended = server.restarts
+                await asyncio.to_thread(send_raw, port, nameless())
+                await eventually(lambda ended=ended: server.restarts > ended, "another server")
+                async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                    assert (await Client(channel).call("ServerLive", pb.ServerLiveRequest())).live
+            await stream.write(infer_request(a_png()))
+            assert not (await stream.read()).error_message
+            stream.cancel()
+
+    serving(some_settings(tiny_root), use)
+    assert "started anew" in caplog.text
+
+
+def nameless() -> bytes:
+    """A call whose ``:path`` is no UTF-8, as HTTP/2 (RFC 9113, RFC 7541)."""
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+    sent = {":method": b"POST", ":scheme": b"http", ":path": b"/x/\xff", ":authority": b"x", "te": b"trailers"}
+    sent["content-type"] = b"application/grpc"
+    headers = b"".join(b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value) for name, value in sent.items())
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 5, 1, headers)
+
+
+def send_raw(port: int, data: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(data)
+        connection.recv(4096)

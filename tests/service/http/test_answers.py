@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import BadImage, Overloaded
 from service.http import answers
-from service.http.answers import Answer, FileAnswer, error_answer, json_answer
+from service.http.answers import PRIVATE, Answer, FileAnswer, error_answer, json_answer
 
 
 def sent(answer: Answer) -> list[dict[str, Any]]:
@@ -26,6 +26,7 @@ def test_an_answer_is_two_messages() -> None:
     start, body = sent(json_answer({"a": [1, 2]}))
     assert (start["type"], start["status"]) == ("http.response.start", 200)
     assert dict(start["headers"]) == {
+        **dict(PRIVATE),
         b"content-type": b"application/json",
         b"content-length": b"11",
         b"x-request-id": b"an-id",
@@ -143,4 +144,4 @@ def test_a_client_that_takes_nothing_is_not_waited_for(a_file: Path, monkeypatch
 
 def test_an_answer_without_a_body_has_no_length() -> None:
     start, _ = sent(Answer(204, b"", ()))
-    assert dict(start["headers"]) == {b"x-request-id": b"an-id"}
+    assert dict(start["headers"]) == {**dict(PRIVATE), b"x-request-id": b"an-id"}

@@ -619,13 +619,17 @@ def test_a_body_that_comes_after_the_stop_is_answered_503(tiny_root: Path) -> No
     serve(tiny_root, use)
 
 
-@pytest.mark.parametrize("kind", ["websocket", "lifespan"])
-def test_other_protocols_are_passed_over(tiny_root: Path, kind: str) -> None:
+def test_a_websocket_is_refused(tiny_root: Path) -> None:
     async def use(_: httpx.AsyncClient, runtime: Runtime) -> None:
-        async def never(*_: Any) -> Any:
-            pytest.fail("spoke to it")
+        async def never() -> Any:
+            pytest.fail("listened to it")
 
-        await Api(runtime)({"type": kind, "path": "/"}, never, never)
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        await Api(runtime)({"type": "websocket", "path": "/"}, never, send)
+        assert sent == [{"type": "websocket.close"}]
 
     serve(tiny_root, use)
 

@@ -10,13 +10,13 @@ import pytest
 from service.config import ConfigError
 from service.http.metrics_server import MetricsServer
 from service.metrics import Metrics
-from service.settings import ServerSettings
+from service.settings import AccessSettings, ServerSettings
 
 
 def test_metrics_and_nothing_else() -> None:
     async def use() -> None:
         before = signal.getsignal(signal.SIGTERM)
-        server = MetricsServer(Metrics(None))
+        server = MetricsServer(Metrics(None), AccessSettings())
         port = await server.start(ServerSettings())
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             page = await client.get("/metrics")
@@ -40,4 +40,4 @@ def test_a_port_that_somebody_has_alone() -> None:
         held.listen()
         settings = ServerSettings(metrics_port=held.getsockname()[1])
         with pytest.raises(ConfigError, match="RESNET_METRICS_PORT"):
-            asyncio.run(MetricsServer(Metrics(None)).start(settings))
+            asyncio.run(MetricsServer(Metrics(None), AccessSettings()).start(settings))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from schemathesis.specs.openapi.definitions import OPENAPI_31
 
 import service
-from service.errors import BadImage, ImageTooLarge, Overloaded, ServiceError
+from service.errors import BadImage, ImageTooLarge, Overloaded, ServiceError, Unauthorized
 from service.http.openapi import document
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
@@ -248,6 +248,7 @@ def test_errors_come_by_status_with_their_codes() -> None:
     )
     assert codes(operation) == {
         "400": ["bad_request"],
+        "401": ["unauthorized"],
         "413": ["image_too_large"],
         "422": ["bad_image"],
         "429": ["overloaded"],
@@ -273,14 +274,18 @@ def test_errors_of_the_inference_protocol_have_its_form() -> None:
     }
 
 
-def test_what_answers_401_needs_the_key() -> None:
-    class Unauthorized(ServiceError):
-        status, code = 401, "unauthorized"
-
-    operation = described(Operation("Load", "repository", answers={200: {}}, errors=(Unauthorized,)))
-    assert operation["security"] == [{"adminKey": []}]
-    assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
-    assert "security" not in described(Operation("Colours", "images", answers={200: {}}))
+def test_who_may_ask_is_said() -> None:
+    admin = described(Operation("Load", "repository", answers={200: {}}, errors=(Unauthorized,), access="admin"))
+    assert admin["security"] == [{"adminKey": []}]
+    keyed = described(Operation("Colours", "images", answers={200: {}}))
+    assert keyed["security"] == [{}, {"apiKey": []}, {"apiKeyHeader": []}]
+    for operation in (admin, keyed):
+        assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+    for_all = described(Operation("Colours", "images", answers={200: {}}, access="open"))
+    assert "security" not in for_all
+    assert "401" not in for_all["responses"]
+    schemes = document([Route("GET", "/x", _nothing, Operation("X", "images"))], FORMATS)["components"]
+    assert {name for part in keyed["security"] for name in part} < set(schemes["securitySchemes"])
 
 
 def test_what_is_no_part_of_the_api_is_not_in_the_document() -> None:

@@ -20,7 +20,7 @@ def a_call(**headers: str) -> Call:
 
 def test_a_file_comes_with_its_type_and_what_keeps_it_safe() -> None:
     got = StaticFile("page.html", b"<!doctype html>").answer(a_call(), (b"vary", b"accept"))
-    headers = dict(got.headers)
+    headers = dict([*got.headers, *got.policy])
     assert (got.status, got.body) == (200, b"<!doctype html>")
     assert headers[b"content-type"] == b"text/html; charset=utf-8"
     assert headers[b"x-content-type-options"] == b"nosniff"

@@ -295,8 +295,8 @@ def test_names_are_bounded_and_probes_leave_no_trace(tiny_root: Path) -> None:
         (request,) = spans.named("HTTP")
         assert request.attributes is not None
         assert request.attributes["http.request.method"] == "_OTHER"
-        assert "http.route" not in request.attributes
-        assert [len(str(request.attributes[key])) for key in ("url.path", "user_agent.original")] == [256, 256]
+        assert not {"http.route", "url.path"} & set(request.attributes)
+        assert len(str(request.attributes["user_agent.original"])) == 256
 
     serve(tiny_root, use)
 
