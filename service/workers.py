@@ -8,6 +8,7 @@ before it is warm, and until then the others answer.
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import os
 import shutil
@@ -54,6 +55,7 @@ def _leave(folder: Path, *, temporary: bool) -> None:
     if temporary:
         shutil.rmtree(folder, ignore_errors=True)
     if failed:
+        logging.shutdown()  # which the next line leaves out: it writes what is still to be written
         os._exit(1)
 
 
