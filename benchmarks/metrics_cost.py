@@ -73,9 +73,12 @@ async def calls_of_a_request(settings: Settings, body: bytes, shared: Path) -> t
 
 async def _ask(api: Any, body: bytes) -> None:
     statuses: list[int] = []
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not parts:
+            await asyncio.Event().wait()  # the client stays
+        return parts.pop()
 
     async def send(message: dict[str, Any]) -> None:
         if "status" in message:

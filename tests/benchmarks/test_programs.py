@@ -20,7 +20,7 @@ from model_store.store import ModelStore
 from tests.benchmarks.test_peers import APPS
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("load", "end_to_end", "bound", "stages", "scaling", "mlperf", "page", "suite", "peers")
+PROGRAMS = ("load", "end_to_end", "bound", "stages", "metrics_cost", "scaling", "mlperf", "page", "suite", "peers")
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -122,6 +122,19 @@ def test_make_bench_in_short(tmp_path: Path) -> None:
     page = (out / "index.md").read_text()
     assert "A smoke run" in page
     assert (out / "embedded.svg").exists()
+
+
+@pytest.mark.slow
+def test_metrics_cost_in_short(tmp_path: Path) -> None:
+    """Nothing of the figures but that there are some: what a request counts is found by asking for one."""
+    run("benchmarks.metrics_cost", "--smoke", "--json", str(tmp_path / "cost.json"))
+    result = json.loads((tmp_path / "cost.json").read_text())
+    found = {name: times[0] for name, times in result["data"]["microseconds"].items()}
+    assert all(microseconds > 0 for microseconds in found.values())
+    (request,) = [name for name in found if name.startswith("a request")]
+    assert int(request.split()[2]) >= 10
+    (target,) = result["targets"]
+    assert target["limit"] == 30
 
 
 @pytest.mark.slow
