@@ -174,11 +174,16 @@ def _centre(length: int, wanted: int) -> tuple[int, int]:
     return start, min(start + wanted, length)
 
 
+def view_of(image: Image.Image, spec: Preprocessing) -> View:
+    """What the network sees of an upright RGB ``image``."""
+    return View(image, crop_box(*image.size, spec), None, image.size)
+
+
 def to_tensor(
     image: Image.Image, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None
 ) -> npt.NDArray[np.uint8]:
     """An upright RGB ``image`` as the network takes it: uint8 ``[height, width, 3]``; ``out`` as in ``view_tensor``."""
-    return view_tensor(View(image, crop_box(*image.size, spec), None, image.size), spec, out)
+    return view_tensor(view_of(image, spec), spec, out)
 
 
 def view_tensor(view: View, spec: Preprocessing, out: npt.NDArray[np.uint8] | None = None) -> npt.NDArray[np.uint8]:

@@ -14,6 +14,8 @@ from typing import Any, Final, Literal, TextIO
 
 import orjson
 
+from service.log_writer import Descriptor, LineQueue
+
 LogFormat = Literal["auto", "json", "text"]
 
 _COLOURS: Final = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31;1"}
@@ -94,7 +96,7 @@ def formatter(wanted: LogFormat, stream: TextIO) -> logging.Formatter:
 
 def install(wanted: LogFormat) -> None:
     """Print what the service's own loggers say, from INFO on, on stderr; BentoML's root handler prints it no more."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineQueue(Descriptor(sys.stderr.fileno()))
     handler.setFormatter(formatter(wanted, sys.stderr))
     ours = logging.getLogger("service")
     ours.handlers = [handler]

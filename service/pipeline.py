@@ -21,6 +21,8 @@ from service.drift import Drift
 from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
+from service.metrics.predictions import counted_as
+from service.metrics.recorder import ModelMetrics
 from service.outputs import OutputName, Outputs, Timings, union
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Images, Session
@@ -91,7 +93,7 @@ class Pipeline:
         self._metrics = metrics
         self._buffers = threading.local()
         self._batch_shape = (forming.max_batch, self._preprocessing.height, self._preprocessing.width, 3)
-        self._counts = metrics.for_model(stored.manifest.name, stored.manifest.version)
+        self._counts = _counts(metrics, stored, self.labels, self.temperature)
         self._batcher: Batcher[_Query, Any] = Batcher(self._infer, slots, forming, self._counts)
 
     def probabilities(self, logits: Floats) -> Floats:
@@ -197,7 +199,8 @@ class Pipeline:
             decode_s = perf_counter() - began_s
             if noted is not None:
                 noted.decode = (began_s, began_s + decode_s)
-        self._metrics.stage("decode", decode_s)
+        self._metrics.stage("decode", decode_s - decoded.transform_s)
+        self._metrics.stage("transform", decoded.transform_s)
         return Ready(decoded, decode_s)
 
     def _buffer(self) -> Images:
@@ -252,6 +255,7 @@ class Pipeline:
                 sound = np.atleast_1d(np.isfinite(found["logits"]).all(axis=-1))
                 if self.drift is not None:
                     self.drift.saw(found, sound)
+                self._counts.predicted(found["logits"] if sound.all() else found["logits"][sound])
                 for row, number in enumerate(rows):
                     query = queries[number]
                     if query.note is not None:
@@ -268,6 +272,12 @@ class Pipeline:
             return self._decode(image, query.note, row)
         row[...] = image.decoded.pixels
         return image
+
+
+def _counts(metrics: Metrics, stored: StoredModel, labels: Sequence[str], temperature: float) -> ModelMetrics:
+    manifest = stored.manifest
+    classes = counted_as(labels, None if manifest.reference is None else manifest.reference.top_classes)
+    return metrics.for_model(manifest.name, manifest.version, classes, temperature)
 
 
 def _tell_request(queries: Sequence[_Query]) -> None:

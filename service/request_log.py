@@ -13,6 +13,7 @@ from service.errors import Overloaded
 from service.settings import LogSettings
 from service.slow_requests import SlowRequests
 from service.stages import Stages
+from service.tracing import ids
 
 logger = logging.getLogger("service.request")
 
@@ -33,6 +34,7 @@ class Answered:
     route      -- a name of ours, never the path that was sent.
     error      -- the error's code; empty where all went well.
     ended_s    -- when the answer was there, seconds since 1970.
+    trace_id   -- in hexadecimal digits; empty where it is not recorded.
     """
 
     request_id: str
@@ -45,11 +47,13 @@ class Answered:
     seconds: float
     stages: Stages
     ended_s: float
+    trace_id: str = ""
 
     def as_fields(self) -> dict[str, Any]:
         """By name, as log lines and ``/debug`` have them; without what there is not."""
         fields = {
             "id": self.request_id,
+            "trace_id": self.trace_id,
             "method": self.method[:_MAX_METHOD],
             "route": self.route,
             "status": self.status,
@@ -111,11 +115,15 @@ class RequestLog:
         seconds: float,
         stages: Stages,
     ) -> None:
-        """A request's answer is there; ``seconds`` after its first byte."""
+        """A request's answer is there, ``seconds`` after its first byte; called by the task that made it."""
         logged = self._logged(status)
         if not logged and not self.slow.wants(seconds):
             return
-        request = Answered(request_id, method, route, status, error, model, version, seconds, stages, time.time())
+        traced = ids()
+        trace_id = "" if traced is None else traced[0]
+        request = Answered(
+            request_id, method, route, status, error, model, version, seconds, stages, time.time(), trace_id
+        )
         self.slow.add(seconds, request)
         if logged:
             self._write(request)

@@ -138,6 +138,7 @@ class Runtime:
             busy = slots.count - slots.free
             self.metrics.sample(slots=slots.count, slots_busy=busy, images_held=self.gate.images)
             await self._sample_drift()
+            await self._sample_gpus()
             await asyncio.sleep(SAMPLE_S)
 
     async def _sample_drift(self) -> None:
@@ -150,6 +151,15 @@ class Runtime:
                 self.metrics.drift.show(served.name, served.version, await asyncio.to_thread(drift.measure))
             except Exception:
                 logger.exception("model %s version %s: its drift could not be measured", served.name, served.version)
+
+    async def _sample_gpus(self) -> None:
+        """Look at the GPUs where a model runs on one; in a thread, as the driver may take its time."""
+        if all(served.pipeline.session.on_cpu for served in self.registry.served):
+            return
+        try:
+            await asyncio.to_thread(self.metrics.gpus.sample)
+        except Exception:
+            logger.exception("the GPUs could not be looked at")
 
     async def _load(self) -> None:
         began = time.perf_counter()

@@ -57,6 +57,7 @@ def _leave(folder: Path, *, temporary: bool) -> None:
     if temporary:
         shutil.rmtree(folder, ignore_errors=True)
     if failed:
+        logging.shutdown()  # which the next line leaves out: it writes what is still to be written
         os._exit(1)
 
 

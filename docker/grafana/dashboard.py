@@ -1,24 +1,27 @@
 """Makes the Grafana dashboard: ``python docker/grafana/dashboard.py > docker/grafana/dashboards/resnet-serving.json``.
 
-The story from top to bottom: traffic, errors, latency, saturation, batching, drift, models.
+The story from top to bottom: traffic, errors, latency, saturation, batching, predictions, drift,
+canary, models, GPUs.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 DATASOURCE = {"type": "prometheus", "uid": "prometheus"}
 COLUMNS = 24
 HEIGHT = 8
+LOW_QUANTILES = {"p5": 0.05, "p25": 0.25, "p50": 0.5}
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One graph: what it says, its unit, and expressions by legend."""
+    """One graph: what it says, its unit, and expressions by legend; ``least`` is where its axis begins."""
 
     title: str
     says: str
@@ -26,13 +29,20 @@ class Panel:
     series: dict[str, str]
     kind: str = "timeseries"
     width: int = 8
+    least: int | None = 0
 
 
-def quantiles(metric: str, where: str = "") -> dict[str, str]:
+def quantiles(metric: str, where: str = "", of: Mapping[str, float] = QUANTILES) -> dict[str, str]:
     return {
         name: f"histogram_quantile({q}, sum by (le) (rate({metric}_bucket{where}[$__rate_interval])))"
-        for name, q in QUANTILES.items()
+        for name, q in of.items()
     }
+
+
+def mean(metric: str, where: str) -> str:
+    """By model."""
+    rates = (f"sum by (model) (rate({metric}_{part}{where}[$__rate_interval]))" for part in ("sum", "count"))
+    return " / ".join(rates)
 
 
 ROWS: dict[str, list[Panel]] = {
@@ -91,6 +101,14 @@ ROWS: dict[str, list[Panel]] = {
                             "/ sum by (model) (rate(resnet_batch_images_count[$__rate_interval]))"}),
         Panel("Time in the queue", "Of images, quantiles.", "s", quantiles("resnet_stage_seconds", '{stage="queue"}')),
     ],
+    "Predictions": [
+        Panel("Classes", "The most probable ones, the ten most frequent; of large models the expected classes.",
+              "short",
+              {"{{model}} {{class}}":
+               "topk(10, sum by (model, class) (rate(resnet_predictions_total[$__rate_interval])))"}, width=12),
+        Panel("Confidence", "The most probable class's probability: half, a quarter, a twentieth have less.",
+              "percentunit", quantiles("resnet_prediction_confidence", of=LOW_QUANTILES), width=12),
+    ],
     "Drift": [
         Panel("Distance from the reference", "Population stability index; above 0.25 other images come.", "short",
               {"{{model}} {{version}} {{feature}}": "max by (model, version, feature) (resnet_drift_psi)"}),
@@ -99,15 +117,35 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Images compared", "In the window.", "short",
               {"{{model}} {{version}}": "max by (model, version) (resnet_drift_images)"}),
     ],
+    "Canary, in the shadow": [
+        Panel("Agreement", "Of its best class with the stable version's.", "percentunit",
+              {"{{model}}":
+               'sum by (model) (rate(resnet_shadow_images_total{outcome="agreed"}[$__rate_interval])) / '
+               'sum by (model) (rate(resnet_shadow_images_total{outcome=~"agreed|disagreed"}[$__rate_interval]))'}),
+        Panel("Probability", "How far the canary's is from the stable version's, of that one's best class.", "short",
+              quantiles("resnet_shadow_probability_difference")),
+        Panel("Slower by", "The canary than the stable version, of the same images, in the mean.", "s",
+              {"{{model}}": mean("resnet_shadow_seconds", '{by="canary"}') + " - "
+                            + mean("resnet_shadow_seconds", '{by="stable"}')}, least=None),
+    ],
     "Models and workers": [
         Panel("Models", "What is served, and on what.", "short",
               {"{{model}} {{version}} {{provider}} {{precision}}":
                "max by (model, version, provider, precision) (resnet_model_info)"}),
+        Panel("Loads", "Of versions, in the last hour; a failed one leaves the version before in service.", "short",
+              {"{{model}} {{outcome}}": "sum by (model, outcome) (increase(resnet_model_loads_total[1h]))"}, width=4),
         Panel("Time to load", "Open and warm.", "s",
-              {"{{model}} {{version}}": "max by (model, version) (resnet_model_load_seconds)"}),
+              {"{{model}} {{version}}": "max by (model, version) (resnet_model_load_seconds)"}, width=4),
         Panel("Memory", "Resident, all workers.", "bytes", {"resident": "resnet_process_resident_bytes"}, width=4),
         Panel("Restarts", "The youngest worker's age.", "s",
               {"age": "time() - max(resnet_process_start_time_seconds)"}, width=4),
+    ],
+    "GPUs": [
+        Panel("Utilisation", "Of the time; near 1 is full.", "percentunit",
+              {"{{instance}} {{gpu}}": "max by (instance, gpu) (resnet_gpu_utilisation_ratio)"}, width=12),
+        Panel("GPU memory", "In use, by whoever uses it.", "percentunit",
+              {"{{instance}} {{gpu}}": "max by (instance, gpu) (resnet_gpu_memory_used_bytes) "
+                                       "/ max by (instance, gpu) (resnet_gpu_memory_bytes)"}, width=12),
     ],
 }  # fmt: skip
 
@@ -124,7 +162,10 @@ def panel(of: Panel, number: int, x: int, y: int) -> dict[str, Any]:
         "description": of.says,
         "datasource": DATASOURCE,
         "gridPos": {"x": x, "y": y, "w": of.width, "h": HEIGHT if of.kind == "timeseries" else HEIGHT // 2},
-        "fieldConfig": {"defaults": {"unit": of.unit, "min": 0}, "overrides": []},
+        "fieldConfig": {
+            "defaults": {"unit": of.unit} | ({} if of.least is None else {"min": of.least}),
+            "overrides": [],
+        },
         "targets": targets,
     }
 

@@ -97,6 +97,7 @@ class SlowRequest(BaseModel):
 
     time: datetime
     id: str | None = None
+    trace_id: str | None = None
     method: str | None = None
     route: str
     status: int
@@ -233,6 +234,7 @@ _EXAMPLE: Final = {
         {
             "time": "2026-01-01T12:59:31.250000Z",
             "id": "6d8bfe88b2384dc3bcd76489c5a3d124",
+            "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
             "method": "POST",
             "route": "/v1/classify",
             "status": 200,

@@ -13,9 +13,10 @@ _SECONDS: Final = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 _DIFFERENCES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_PROBABILITIES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 _IMAGES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
-STAGES: Final = ("read", "decode", "queue", "infer", "post", "draw")
+STAGES: Final = ("read", "decode", "transform", "queue", "infer", "post", "draw")
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,23 @@ REJECTED = Definition(
 )  # fmt: skip
 REQUEST_BYTES = Definition("counter", "resnet_request_bytes_total", (), "Bytes of request bodies that were read.")
 IMAGES = Definition("counter", "resnet_images_total", _MODEL, "Images inferred.")
+PREDICTIONS = Definition(
+    "counter", "resnet_predictions_total", (*_MODEL, "class"),
+    "Images by the class that is most probable. Of a model with more than 100 classes those that its reference "
+    "(docs/drift.md) has most often have their name; all others are `other`.",
+)  # fmt: skip
+CONFIDENCE = Definition(
+    "histogram", "resnet_prediction_confidence", _MODEL,
+    "The most probable class's probability, 0 to 1, at the model's calibrated temperature.", _PROBABILITIES,
+)  # fmt: skip
 DECODE_FAILURES = Definition(
     "counter", "resnet_decode_failures_total", ("format", "reason"),
     "Images that could not be decoded, by what they begin like (or none) and the error's code.",
 )  # fmt: skip
 STAGE_SECONDS = Definition(
     "histogram", "resnet_stage_seconds", ("stage",),
-    "Time in each stage: read (a request's body), decode and queue (an image), infer and post (a batch), "
-    "draw (a heatmap's picture).", _SECONDS,
+    "Time in each stage: read (a request's body), decode (an image to RGB), transform (what the network sees of it, "
+    "resized), queue (an image), infer and post (a batch), draw (a heatmap's picture).", _SECONDS,
 )  # fmt: skip
 BATCH_IMAGES = Definition(
     "histogram", "resnet_batch_images", _MODEL, "Images in a batch, those that turn out broken included.", _IMAGES
@@ -124,6 +134,22 @@ CPU_SECONDS = Definition("counter", "resnet_process_cpu_seconds_total", (), "Pro
 OPEN_FILES = Definition(
     "gauge", "resnet_process_open_files", (), "Open files and sockets of the worker that has most.", mode="livemax"
 )
+LOG_DROPPED = Definition(
+    "counter", "resnet_log_lines_dropped_total", (),
+    "Lines of the log that were not written, as what reads stderr did not keep up.",
+)  # fmt: skip
+GPU_MEMORY_USED = Definition(
+    "gauge", "resnet_gpu_memory_used_bytes", ("gpu",),
+    "Memory in use on a GPU, by NVML's index, whoever uses it; where models run on CUDA or TensorRT and NVML tells.",
+    mode="livemostrecent",
+)  # fmt: skip
+GPU_MEMORY = Definition(
+    "gauge", "resnet_gpu_memory_bytes", ("gpu",), "Memory of a GPU; as above.", mode="livemostrecent"
+)
+GPU_UTILISATION = Definition(
+    "gauge", "resnet_gpu_utilisation_ratio", ("gpu",),
+    "Share of the last moments, 0 to 1, in which a GPU computed anything; as above.", mode="livemostrecent",
+)  # fmt: skip
 START_TIME = Definition(
     "gauge", "resnet_process_start_time_seconds", (), "When the youngest worker started, in Unix time.", mode="livemax"
 )

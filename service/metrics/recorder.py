@@ -23,6 +23,7 @@ from service.errors import CLIENT_GONE
 from service.jobs.record import STATES, State
 from service.metrics.definitions import (
     BATCH_IMAGES,
+    CONFIDENCE,
     CPU_SECONDS,
     DECODE_FAILURES,
     DEFINITIONS,
@@ -31,10 +32,12 @@ from service.metrics.definitions import (
     JOB_IMAGES,
     JOBS,
     LAST_SUCCESS,
+    LOG_DROPPED,
     MODEL_INFO,
     MODEL_LOAD_SECONDS,
     MODEL_LOADS,
     OPEN_FILES,
+    PREDICTIONS,
     QUEUE_IMAGES,
     QUEUE_OLDEST,
     REJECTED,
@@ -55,9 +58,12 @@ from service.metrics.definitions import (
 )
 from service.metrics.drift import DriftGauges
 from service.metrics.files import forget_dead_workers, reserve
+from service.metrics.gpu import GpuGauges
+from service.metrics.predictions import PredictionTally
 from service.metrics.served import ServedOnly
-from service.metrics.tally import CounterTally, HistogramTally, Tallies
+from service.metrics.tally import CounterTally, HistogramTally, Tallies, Tally
 from service.metrics.usage import usage_here
+from service.postprocess import Floats
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +91,17 @@ class Metrics:
         stage_seconds = self._histogram(STAGE_SECONDS)
         self._stages = {stage: self._tallies.histogram(stage_seconds.labels(stage)) for stage in STAGES}
         self._batch_images = self._histogram(BATCH_IMAGES)
+        self._predictions = self._counter(PREDICTIONS)
+        self._confidence = self._histogram(CONFIDENCE)
         self._job_images = self._counter(JOB_IMAGES)
         self._cpu_seconds = self._counter(CPU_SECONDS)
         self._cpu_seconds_told = 0.0
+        self._log_dropped = self._counter(LOG_DROPPED)
+        self._log_dropped_told = 0
         gauges = [definition for definition in DEFINITIONS if definition.kind == "gauge"]
         self._gauges = {definition: self._gauge(definition) for definition in gauges}
         self.drift = DriftGauges(self._gauges)
+        self.gpus = GpuGauges(self._gauges)
         self._answers = functools.cache(self._bound)  # as few as there are routes, models and statuses
         self._models: list[ModelMetrics] = []
         self._served: dict[tuple[str, str], tuple[str, ...]] = {}  # labels of MODEL_INFO
@@ -191,11 +202,15 @@ class Metrics:
         self._was_ready |= ready
         self._gauges[WORKERS_READY].set(int(ready))
 
-    def for_model(self, model: str, version: str) -> ModelMetrics:
+    def for_model(
+        self, model: str, version: str, classes: Sequence[str] = (), temperature: float = 1.0
+    ) -> ModelMetrics:
+        """``classes`` -- what each is counted as; ``temperature`` -- of the logits, for the confidence."""
         labels = (model, version)
         made = ModelMetrics(
             self._tallies.counter(self._images.labels(*labels)),
             self._tallies.histogram(self._batch_images.labels(*labels)),
+            self._tallies.add(PredictionTally(self._predictions, self._confidence, labels, classes, temperature)),
             self._stages["queue"],
             self._gauges[QUEUE_IMAGES].labels(*labels),
             self._gauges[QUEUE_OLDEST].labels(*labels),
@@ -213,6 +228,8 @@ class Metrics:
         self._gauges[OPEN_FILES].set(usage.open_files)
         self._cpu_seconds.inc(max(0.0, usage.cpu_seconds - self._cpu_seconds_told))
         self._cpu_seconds_told = usage.cpu_seconds
+        self._log_dropped.inc(usage.log_lines_dropped - self._log_dropped_told)
+        self._log_dropped_told = usage.log_lines_dropped
         self.flush()
 
     def flush(self) -> None:
@@ -252,12 +269,14 @@ class ModelMetrics:
         self,
         images: CounterTally,
         batch_images: HistogramTally,
+        predictions: PredictionTally,
         queue_seconds: HistogramTally,
         queue_images: Gauge,
         queue_oldest: Gauge,
     ) -> None:
         self._images = images
         self._batch_images = batch_images
+        self._predictions = predictions
         self._queue_seconds = queue_seconds
         self._queue_images = queue_images
         self._queue_oldest = queue_oldest
@@ -267,9 +286,9 @@ class ModelMetrics:
         self.closed = False
 
     @property
-    def tallies(self) -> tuple[CounterTally, HistogramTally]:
+    def tallies(self) -> tuple[Tally, ...]:
         """Those of this model alone."""
-        return self._images, self._batch_images
+        return self._images, self._batch_images, self._predictions
 
     def close(self) -> None:
         """Nothing more will come; what was counted is handed over with the next flush."""
@@ -288,6 +307,10 @@ class ModelMetrics:
     def inferred(self, images: int) -> None:
         self._images.inc(images)
         self.last_s = time.time()
+
+    def predicted(self, logits: Floats) -> None:
+        """Finite ``logits`` of a batch, ``[n, classes]``, which nobody changes any more."""
+        self._predictions.saw(logits)
 
     def flush(self) -> None:
         oldest_s = self._oldest_s

@@ -17,6 +17,9 @@ from service.metrics.definitions import (
     DRIFT_EMBEDDING,
     DRIFT_IMAGES,
     DRIFT_PSI,
+    GPU_MEMORY,
+    GPU_MEMORY_USED,
+    GPU_UTILISATION,
     MODEL_INFO,
     MODEL_LOAD_SECONDS,
     QUEUE_IMAGES,
@@ -24,6 +27,8 @@ from service.metrics.definitions import (
 )
 
 _DISTANCES: Final = {one.name for one in (DRIFT_PSI, DRIFT_EMBEDDING)}
+# Below 0: nothing to say (service/metrics/drift.py, gpu.py).
+_MAY_BE_UNKNOWN: Final = _DISTANCES | {one.name for one in (GPU_MEMORY, GPU_MEMORY_USED, GPU_UTILISATION)}
 _OF_MODELS: Final = _DISTANCES | {
     one.name for one in (DRIFT_IMAGES, MODEL_INFO, MODEL_LOAD_SECONDS, QUEUE_IMAGES, QUEUE_OLDEST)
 }
@@ -44,7 +49,7 @@ class ServedOnly(Collector):
                 metric.samples = [sample for sample in metric.samples if _model(sample) not in gone]
             if metric.name == MODEL_INFO.name:
                 metric.samples = [sample for sample in metric.samples if sample.value]
-            if metric.name in _DISTANCES:  # below 0: nothing to say (service/metrics/drift.py)
+            if metric.name in _MAY_BE_UNKNOWN:
                 metric.samples = [sample for sample in metric.samples if sample.value >= 0]
             yield metric
 

@@ -10,8 +10,20 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 from threading import Lock
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import Counter, Histogram
+
+
+class Tally(Protocol):
+    """Counts that wait to be handed over."""
+
+    def flush(self) -> None: ...
+
+
+T = TypeVar("T", bound=Tally)
 
 
 class CounterTally:
@@ -51,6 +63,12 @@ class HistogramTally:
             self._counts[bucket] += 1
             self._total += value
 
+    def observe_all(self, values: npt.NDArray[np.floating[Any]]) -> None:
+        counts = np.bincount(np.searchsorted(self._bounds, values), minlength=len(self._bounds)).tolist()
+        with self._lock:
+            self._counts = [before + more for before, more in zip(self._counts, counts, strict=True)]
+            self._total += float(values.sum(dtype=np.float64))
+
     def flush(self) -> None:
         with self._lock:
             counts, self._counts = self._counts, [0] * len(self._bounds)
@@ -66,19 +84,19 @@ class Tallies:
     """All tallies of a process."""
 
     def __init__(self) -> None:
-        self._tallies: dict[CounterTally | HistogramTally, None] = {}
+        self._tallies: dict[Tally, None] = {}
+
+    def add(self, tally: T) -> T:
+        self._tallies[tally] = None
+        return tally
 
     def counter(self, counter: Counter) -> CounterTally:
-        tally = CounterTally(counter)
-        self._tallies[tally] = None
-        return tally
+        return self.add(CounterTally(counter))
 
     def histogram(self, histogram: Histogram) -> HistogramTally:
-        tally = HistogramTally(histogram)
-        self._tallies[tally] = None
-        return tally
+        return self.add(HistogramTally(histogram))
 
-    def forget(self, gone: Iterable[CounterTally | HistogramTally]) -> None:
+    def forget(self, gone: Iterable[Tally]) -> None:
         """Nothing more will be counted in these, and all that was is handed over."""
         for tally in gone:
             self._tallies.pop(tally, None)

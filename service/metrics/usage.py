@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from service.log_writer import dropped_lines
+
 _PAGE_BYTES: Final = resource.getpagesize()
 
 
 @dataclass(frozen=True)
 class Usage:
-    """Resident memory, processor time since the start, open files and sockets."""
+    """Resident memory, processor time since the start, open files and sockets, lines that the log lost."""
 
     resident_bytes: int
     cpu_seconds: float
     open_files: int
+    log_lines_dropped: int
 
 
 def usage_here() -> Usage:
@@ -28,4 +31,4 @@ def usage_here() -> Usage:
         files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names alone, no Path a file
     except OSError:
         resident, files = 0, 0
-    return Usage(resident, used.ru_utime + used.ru_stime, files)
+    return Usage(resident, used.ru_utime + used.ru_stime, files, dropped_lines())

@@ -20,7 +20,20 @@ from model_store.store import ModelStore
 from tests.benchmarks.test_peers import APPS
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("load", "end_to_end", "bound", "bulk", "stages", "scaling", "mlperf", "replicas", "page", "suite", "peers")
+PROGRAMS = (
+    "load",
+    "end_to_end",
+    "bound",
+    "bulk",
+    "stages",
+    "scaling",
+    "metrics_cost",
+    "mlperf",
+    "replicas",
+    "page",
+    "suite",
+    "peers",
+)
 PAGE = ROOT / "docs" / "performance.md"
 
 
@@ -139,6 +152,19 @@ def test_replicas_in_short(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "replicas.json").read_text())["data"]
     assert [one["workers"] for one in data["check"]] == [1, 1, 2, 2]
     assert data["bearable"] > 0
+
+
+@pytest.mark.slow
+def test_metrics_cost_in_short(tmp_path: Path) -> None:
+    """Nothing of the figures but that there are some: what a request counts is found by asking for one."""
+    run("benchmarks.metrics_cost", "--smoke", "--json", str(tmp_path / "cost.json"))
+    result = json.loads((tmp_path / "cost.json").read_text())
+    found = {name: times[0] for name, times in result["data"]["microseconds"].items()}
+    assert all(microseconds > 0 for microseconds in found.values())
+    (request,) = [name for name in found if name.startswith("a request")]
+    assert int(request.split()[2]) >= 10
+    (target,) = result["targets"]
+    assert target["limit"] == 30
 
 
 @pytest.mark.slow

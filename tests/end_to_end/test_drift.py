@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from model_store.store import EMBEDDED_MODELS, ModelStore
-from tests.end_to_end.conftest import ROOT, picture, running
+from tests.end_to_end.conftest import ROOT, picture, running, until
 
 IMAGES = 200
 LIMIT_S = 60
@@ -59,11 +60,19 @@ def shown(client: httpx.Client, name: str, images: list[bytes]) -> dict[str, Any
     pytest.fail("the images were not counted")
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a reference; tests do not change it."""
+    root = tmp_path_factory.mktemp("drift")
+    with_reference(root / "store", root / "images")
+    return root / "store"
+
+
 @pytest.mark.slow
-def test_noise_is_farther_than_the_images_of_the_reference(tmp_path: Path) -> None:
-    name = with_reference(tmp_path / "store", tmp_path / "images")
+def test_noise_is_farther_than_the_images_of_the_reference(store: Path) -> None:
+    (name,) = ModelStore(store).names()
     settings = {
-        "RESNET_MODEL_STORE": str(tmp_path / "store"),
+        "RESNET_MODEL_STORE": str(store),
         "RESNET_DRIFT_WINDOW": str(IMAGES),
         "RESNET_DRIFT_MIN_IMAGES": str(IMAGES),
     }
@@ -79,3 +88,48 @@ def test_noise_is_farther_than_the_images_of_the_reference(tmp_path: Path) -> No
         page = client.get("/metrics").text
         (line,) = [line for line in page.splitlines() if line.startswith('resnet_drift_psi{feature="energy"')]
         assert float(line.rpartition(" ")[2]) > 0.25
+
+
+@pytest.mark.slow
+def test_of_two_workers_the_page_shows_the_one_that_is_farther(store: Path) -> None:
+    """Each has a window of its own."""
+    (name,) = ModelStore(store).names()
+    settings = {"RESNET_MODEL_STORE": str(store), "RESNET_DRIFT_WINDOW": "40", "RESNET_DRIFT_MIN_IMAGES": "40"}
+    with running(workers=2, **settings) as server, ThreadPoolExecutor(8) as clients:
+
+        def send(number: int) -> None:
+            images = [("images", (str(i), noise(20 * number + i))) for i in range(20)]
+            assert httpx.post(f"{server.url}/v1/classify", files=images, timeout=60).status_code == 200
+
+        def told(_: int) -> dict[str, Any] | None:
+            (version,) = httpx.get(f"{server.url}/v1/models/{name}", timeout=60).json()["versions"]
+            drift: dict[str, Any] = version["drift"]
+            return drift if drift["psi"] is not None else None
+
+        def of_workers() -> list[dict[str, Any]]:
+            """What the workers say, asked over new connections, which either may take."""
+            found = {drift["embedding_distance"]: drift for drift in clients.map(told, range(16)) if drift is not None}
+            return list(found.values())
+
+        def both_saw_enough() -> bool:
+            list(clients.map(send, range(8)))
+            return len(of_workers()) == 2
+
+        def on_page(metric: str) -> float:
+            page = httpx.get(f"{server.url}/metrics", timeout=60).text
+            return max(float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(metric))
+
+        def settled() -> bool:
+            """No window moves any more, and both workers were asked."""
+            before = of_workers()
+            energy, distance = on_page('resnet_drift_psi{feature="energy"'), on_page("resnet_drift_embedding_distance{")
+            return (
+                len(before) == 2
+                and energy == pytest.approx(max(drift["psi"]["energy"] for drift in before), rel=1e-3)
+                and distance == pytest.approx(max(drift["embedding_distance"] for drift in before), rel=1e-3)
+            )
+
+        until(both_saw_enough, "enough images at both workers", pause_s=1)
+        until(settled, "the larger distances on the page", pause_s=0.5)
+        assert 40 <= on_page("resnet_drift_images{") < 42  # to a twentieth
+        assert on_page('resnet_drift_psi{feature="energy"') > 0.25

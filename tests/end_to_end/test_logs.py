@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import queue
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -60,6 +61,21 @@ def test_every_request_is_one_whole_line(serve: Serve) -> None:
     assert [line["status"] for line in found[1:]] == [404, 400]
     assert all(re.fullmatch("[0-9a-f]{32}", line["id"]) for line in found[1:])
     assert not any("forged" in line for line in lines)
+
+
+def test_a_reader_that_stalls_stops_no_request(serve: Serve) -> None:
+    """The lines of 600 requests are more than a pipe holds."""
+    with serve(RESNET_LOG_REQUESTS="all") as server:
+        stalled = server._lines = queue.Queue(1)  # where the reader puts its second line, it waits
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            assert [client.get("/v1/models").status_code for _ in range(600)] == [200] * 600
+        with stalled.mutex:
+            assert len(stalled.queue) == 1
+            stalled.maxsize = 10**6
+            stalled.not_full.notify_all()
+        server.stop()
+        lines = printed(server)
+    assert len(requests_of(lines)) == 600
 
 
 def test_a_sample_says_how_many_it_left_out(serve: Serve) -> None:

@@ -6,12 +6,16 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import STAGES, Metrics
 from service.metrics.__main__ import reference
 from service.metrics.definitions import DEFINITIONS
+
+# What a model that is gone leaves.
+COUNTS = ("resnet_images", "resnet_batch_images", "resnet_prediction")
 
 
 def samples(page: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -210,7 +214,8 @@ def test_a_model_that_is_gone_has_its_counts_and_no_gauges() -> None:
     metrics = Metrics(None)
     made = {}
     for version in ("1", "2"):
-        made[version] = metrics.for_model("tiny", version)
+        made[version] = metrics.for_model("tiny", version, ("cat", "dog"))
+        made[version].predicted(np.eye(2, dtype=np.float32))
         made[version].inferred(3)
         metrics.model_loaded(
             "tiny", version, provider="cpu", precision="fp32", requested="auto", passed_over=[], sha256="0", seconds=1.0
@@ -221,8 +226,8 @@ def test_a_model_that_is_gone_has_its_counts_and_no_gauges() -> None:
     for _ in range(2):
         page = metrics.page().decode()
         of_gone = [line.partition("{")[0] for line in page.splitlines() if 'version="1"' in line]
-        assert "resnet_images_total" in of_gone
-        assert not {name for name in of_gone if not name.startswith(("resnet_images", "resnet_batch_images"))}
+        assert {"resnet_images_total", "resnet_predictions_total"} <= set(of_gone)
+        assert not {name for name in of_gone if not name.startswith(COUNTS)}
         assert page.count("resnet_model_info{") == page.count("resnet_model_load_seconds{") == 1
     assert samples(metrics.page())["resnet_last_success_timestamp_seconds", ()] > 0
     assert metrics._models == [made["2"]], "what is gone is looked at for ever"

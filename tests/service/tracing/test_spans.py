@@ -22,7 +22,9 @@ from opentelemetry.trace import SpanKind, StatusCode
 from service import tracing
 from service.grpc import open_inference_pb2 as pb
 from service.http.api import Api
+from service.request_log import RequestLog
 from service.runtime import Runtime
+from service.settings import LogSettings
 from service.tracing.spans import SpanTracing
 from tests.service.conftest import Hold, a_png, eventually, serving, some_settings
 from tests.service.grpc.conftest import connected, infer_request
@@ -318,17 +320,20 @@ def test_a_trace_that_fails_fails_no_request(
     serve(tiny_root, use)
 
 
-def test_the_log_can_name_the_trace(tiny_root: Path) -> None:
+def test_the_log_names_the_trace(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def use(client: httpx.AsyncClient, runtime: Runtime, spans: Spans) -> None:
-        found = []
-
-        def answered(*_: object) -> None:
-            found.append(tracing.ids())
-
-        runtime.metrics.answered = answered  # type: ignore[method-assign]
-        await client.post("/v1/classify", content=a_png(), headers={"traceparent": SAMPLED})
-        (request,) = spans.named("POST /v1/classify")
-        assert found == [(TRACE, f"{identity(request):016x}")]
+        runtime.requests = RequestLog(LogSettings(log_requests="all"))
+        with caplog.at_level(logging.INFO, "service.request"):
+            await client.post("/v1/classify", content=a_png(), headers={"traceparent": SAMPLED})
+            await client.get("/metrics")  # which is not traced
+        found = [record.fields for record in caplog.records if record.name == "service.request"]  # type: ignore[attr-defined]
+        assert [(line["route"], line.get("trace_id")) for line in found] == [
+            ("/v1/classify", TRACE),
+            ("/metrics", None),
+        ]
+        assert [request.trace_id for request in runtime.requests.slow.slowest() if request.route != "/metrics"] == [
+            TRACE
+        ]
         assert tracing.ids() is None
 
     serve(tiny_root, use)
