@@ -30,6 +30,8 @@ from model_store.manifest import (
     load_manifest,
 )
 from model_store.names import STABLE, check_alias, check_name, check_version, is_alias, parse_reference
+from model_store.onnx_data import keeps_weights_outside
+from model_store.plain_files import read_plain
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -70,7 +72,8 @@ class StoredModel:
     def _labels(self) -> tuple[str, ...]:
         path = self.path(self.manifest.labels)
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_plain(path, self.manifest.labels.bytes).decode("utf-8")
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{path}: the labels cannot be read: {error}") from error
         labels = tuple(text.removesuffix("\n").split("\n"))
@@ -79,9 +82,14 @@ class StoredModel:
         return labels
 
     def verify(self) -> None:
-        """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs."""
+        """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs.
+
+        A graph must hold all of its weights too: those in another file would be none of these.
+        """
         for file in self.manifest.files:
             verify_file(self.path(file), file)
+        for path in sorted({self.path(variant) for variant in self.manifest.variants}):
+            _check_self_contained(path)
 
 
 def describe_file(path: Path) -> File:
@@ -99,6 +107,15 @@ def verify_file(path: Path, expected: File) -> None:
         raise StoreError(f"{path}: its SHA-256 is not the manifest's; the file was changed or damaged")
 
 
+def _check_self_contained(path: Path) -> None:
+    try:
+        outside = keeps_weights_outside(path)
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}") from error
+    if outside:
+        raise StoreError(f"{path}: it keeps weights in another file, which no hash pins; save it in one piece")
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -114,20 +131,33 @@ class ModelStore:
         """Names of the models with at least one version, sorted."""
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: no such model store")
-        return sorted(p.name for p in self.root.iterdir() if _is_folder_called(check_name, p) and self._versions(p))
+        return sorted(
+            p.name for p in self.root.iterdir() if self._is_folder_called(check_name, p) and self._versions(p)
+        )
 
     def versions(self, name: str) -> list[str]:
         """Versions of ``name``, oldest first; empty where the model is unknown."""
         return self._versions(self.root / _checked(check_name, name))
 
-    @staticmethod
-    def _versions(folder: Path) -> list[str]:
-        if not folder.is_dir():
+    def _versions(self, folder: Path) -> list[str]:
+        if not self._is_inside(folder):
             return []
-        found = [
-            p.name for p in folder.iterdir() if _is_folder_called(check_version, p) and (p / MANIFEST_FILE).is_file()
-        ]
+        found = [p.name for p in folder.iterdir() if self._is_version(p)]
         return sorted(found, key=int)
+
+    def _is_version(self, path: Path) -> bool:
+        return self._is_folder_called(check_version, path) and (path / MANIFEST_FILE).is_file()
+
+    def _is_folder_called(self, check: Callable[[str], str], path: Path) -> bool:
+        try:
+            check(path.name)
+        except ValueError:
+            return False
+        return self._is_inside(path)
+
+    def _is_inside(self, folder: Path) -> bool:
+        """Whether ``folder`` is one, and of this store: a link that leads out of it is as good as not there."""
+        return folder.is_dir() and folder.resolve().is_relative_to(self.root.resolve())
 
     def resolve(self, name: str, version: str | None = None) -> StoredModel:
         """The model ``name``: the version given, by number or alias, else the promoted one, else the newest.
@@ -281,11 +311,3 @@ def _checked(check: Callable[[V], T], value: V) -> T:
         return check(value)
     except ValueError as error:
         raise StoreError(str(error)) from error
-
-
-def _is_folder_called(check: Callable[[str], str], path: Path) -> bool:
-    try:
-        check(path.name)
-    except ValueError:
-        return False
-    return path.is_dir()
