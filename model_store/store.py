@@ -267,9 +267,15 @@ class ModelStore:
         return _checked(check_version, str(int(versions[-1]) + 1)) if versions else "1"
 
     @contextlib.contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A temporary folder on the store's file system, removed at the end unless published."""
+    def staging(self, needed_bytes: int = 0) -> Iterator[Path]:
+        """A temporary folder on the store's file system, removed at the end unless published.
+
+        ``StoreError`` where the file system has no room for ``needed_bytes``, before anything is written.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if needed_bytes > free:
+            raise StoreError(f"{self.root}: {needed_bytes} bytes are needed there, {free} are free")
         folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=self.root))
         try:
             yield folder
