@@ -204,7 +204,7 @@ def _output(graph: onnx.GraphProto) -> tuple[str, int]:
         there = ", ".join(f"{value.name} {_text(dimensions(value))}" for value in graph.output[:5])
         raise GraphError(f"which output holds the logits is not clear: {there}; name it 'logits', [batch, classes]")
     shape = found[names[0]]
-    assert shape is not None  # noqa: S101 - _is_scores has seen to it
+    assert shape is not None  # noqa: S101 - _is_scores has seen to it  # nosec B101
     if not shape[1]:
         raise GraphError(f"output {names[0]!r}: the number of classes is not fixed")
     return names[0], shape[1]

@@ -27,7 +27,7 @@ def ask(lock: Path) -> Report:
     """pip-audit's own report on ``lock``; ``OSError`` says why there is none."""
     command = [sys.executable, "-m", "pip_audit", "--requirement", str(lock), "--require-hashes", "--disable-pip"]
     command += ["--format", "json", "--progress-spinner", "off", "--timeout", "15"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # nosec B603 - ours
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - all words are ours  # nosec B603
     try:
         report: Report = json.loads(done.stdout)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""The licences of what is shipped: ``python -m requirements.licenses`` writes the table, and fails on one not allowed."""
+"""The licences of what is shipped: ``python -m requirements.licenses`` writes a table, fails on one not allowed."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ def main(lock: Path, out: Path) -> None:
     out.write_text(table(packages), encoding="utf-8")
     refused = [p for p in packages if p.license is None or not is_allowed(p.license)]
     for package in refused:
-        click.echo(
-            f"{package.name} {package.version}: licence {package.license or package.said!r} not allowed", err=True
-        )
+        said = package.license or f"{package.said}, unknown"
+        click.echo(f"{package.name} {package.version}: licence not allowed: {said}", err=True)
     click.echo(f"{len(packages)} packages, {len(refused)} with a licence that is not allowed: {out}")
     sys.exit(bool(refused))
 

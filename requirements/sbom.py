@@ -51,7 +51,7 @@ def _of_lines(lines: list[str]) -> dict[str, Any]:
         path.write_text("\n".join(lines), encoding="utf-8")
         command = [sys.executable, "-m", "cyclonedx_py", "requirements", str(path), "--output-reproducible"]
         command += ["--spec-version", _SCHEMA.to_version(), "--of", "JSON", "-o", str(out)]
-        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 # nosec B603 - all words are ours
+        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - ours  # nosec B603
         found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
         return found
 
