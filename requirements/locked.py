@@ -59,7 +59,7 @@ def _license(name: str) -> tuple[str | None, str]:
     classifiers = [
         c.rpartition(" :: ")[2] for c in metadata.get_all("Classifier", []) if c.startswith("License :: OSI")
     ]
-    said = [metadata.get("License-Expression"), metadata.get("License"), *classifiers]
+    said = [*metadata.get_all("License-Expression", []), *metadata.get_all("License", []), *classifiers]
     for words in said:
         if words and (found := _expression(words)):
             return found, words
