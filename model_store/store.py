@@ -157,7 +157,9 @@ class ModelStore:
 
     def _is_inside(self, folder: Path) -> bool:
         """Whether ``folder`` is one, and of this store: a link that leads out of it is as good as not there."""
-        return folder.is_dir() and folder.resolve().is_relative_to(self.root.resolve())
+        if not folder.is_dir():
+            return False
+        return not folder.is_symlink() or folder.resolve().is_relative_to(self.root.resolve())
 
     def resolve(self, name: str, version: str | None = None) -> StoredModel:
         """The model ``name``: the version given, by number or alias, else the promoted one, else the newest.
@@ -194,11 +196,15 @@ class ModelStore:
     def aliases(self, name: str) -> dict[str, str]:
         """Versions by alias, ``stable`` left out; ``StoreError`` where one names a version that is not there."""
         folder = self.root / _checked(check_name, name)
+        if not self._is_inside(folder):
+            return {}
         named = {alias: self._named(name, alias) for alias in _checked(list_aliases, folder)}
         return {alias: version for alias, version in named.items() if version is not None}
 
     def _named(self, name: str, alias: str) -> str | None:
         folder = self.root / _checked(check_name, name)
+        if not self._is_inside(folder):
+            return None
         version = _checked(lambda folder: read_alias(folder, alias), folder)
         if version is not None and version not in self.versions(name):
             what = "is promoted" if alias == STABLE else f"is the {alias}"

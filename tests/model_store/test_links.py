@@ -36,6 +36,9 @@ def test_a_model_that_is_a_link_out_is_not_there(store: ModelStore) -> None:
     (store.root / "tiny").symlink_to(store.root.parent / "outside" / "tiny")
     assert store.names() == ["own"]
     assert store.versions("tiny") == []
+    (store.root.parent / "outside" / "tiny" / "PROMOTED").write_text(SECRET)
+    assert store.promoted("tiny") is None
+    assert store.aliases("tiny") == {}
     assert "no model 'tiny'" in refusal(store.resolve, "tiny")
 
 

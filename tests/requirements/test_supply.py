@@ -84,6 +84,7 @@ def bill() -> dict[str, Any]:
     return sbom.make(LOCK)
 
 
+@pytest.mark.slow
 def test_the_bill_has_every_shipped_package(bill: dict[str, Any]) -> None:
     assert bill["bomFormat"] == "CycloneDX"
     components = {component["name"]: component for component in bill["components"]}
@@ -96,6 +97,7 @@ def test_the_bill_has_every_shipped_package(bill: dict[str, Any]) -> None:
         assert component["licenses"]
 
 
+@pytest.mark.slow
 def test_the_bill_names_the_product(bill: dict[str, Any]) -> None:
     about = bill["metadata"]["component"]
     assert (about["name"], about["version"]) == ("resnet-serving", __version__)
@@ -103,6 +105,7 @@ def test_the_bill_names_the_product(bill: dict[str, Any]) -> None:
     assert len(root["dependsOn"]) == len(bill["components"])
 
 
+@pytest.mark.slow
 def test_the_bill_is_the_same_each_time(bill: dict[str, Any]) -> None:
     assert sbom.make(LOCK) == bill
     assert str(ROOT) not in json.dumps(bill)
