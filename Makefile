@@ -24,7 +24,8 @@ BENCH_OPTIONS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: help serve test test-slow test-reliability test-container system-tools lint format bench install install-dev lock export-default clean
+.PHONY: help serve test test-slow test-reliability test-container system-tools lint format bench install install-dev lock \
+	audit licenses sbom release-check export-default clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do \
@@ -84,6 +85,19 @@ lint: install-dev ## Check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: install-dev ## Look for risky code, and for known vulnerabilities of what is locked; needs the internet
+	@$(BIN)/bandit -q -c pyproject.toml -r service export model_store requirements
+	@$(BIN)/python -m requirements.audit
+
+licenses: install-dev ## List the licences of what is shipped in build/licenses.md; fails on one that is not allowed
+	@$(BIN)/python -m requirements.licenses --out build/licenses.md
+
+sbom: install-dev ## Make the bill of materials of what is shipped: build/sbom.cdx.json
+	@$(BIN)/python -m requirements.sbom --out build/sbom.cdx.json
+
+release-check: ## Check that what is committed can be released, in a clean clone (an hour)
+	@.ci/release-check
 
 format: install-dev ## Format the code
 	@$(BIN)/ruff format .

@@ -37,7 +37,7 @@ def convert(request: Request, console: Console) -> StoredModel:
     job = prepare(request, store, console)
     console.print(f"exporting {job.arch} with {len(job.labels.names)} classes", markup=False, highlight=False)
     graph = _graph(job)
-    with store.staging() as staged:
+    with store.staging(graph.model.ByteSize()) as staged:
         file = staged / FP32_FILE
         graph.save(file)
         verdict = measure(job.images, _reference(job), onnx_runner(file), job.labels.names, console)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from model_store.manifest import Preprocessing
 from model_store.transforms import load_view, scale_jpeg, to_rgb, view_tensor
 
 Pixels = npt.NDArray[np.uint8]
+# Of one encoded image; the largest that Pillow decodes unasked has 0.5 GB as plain pixels.
+MAX_IMAGE_BYTES: Final = 2**29
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
@@ -76,7 +79,7 @@ def list_images(source: Path) -> list[str]:
     if source.is_dir():
         found = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
     elif zipfile.is_zipfile(source):
-        with zipfile.ZipFile(source) as archive:
+        with _opened_zip(source) as archive:
             found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
     else:
         raise ImagesError(f"{source}: neither a folder nor a zip file")
@@ -93,13 +96,30 @@ def read_images(source: Path, names: list[str] | None = None) -> Iterator[ImageF
         for name in names:
             yield ImageFile(name, class_folder(name), _read_file(source / name))
         return
-    with zipfile.ZipFile(source) as archive:
+    with _opened_zip(source) as archive:
         for name in names:
             yield ImageFile(name, class_folder(name), _read_member(archive, name))
 
 
+@contextmanager
+def _opened_zip(source: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        archive = zipfile.ZipFile(source)
+    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
+        raise ImagesError(f"{source}: a damaged zip file: {error}") from error
+    with archive:
+        yield archive
+
+
+def _check_length(name: str, length: int) -> None:
+    """Before it is read: a few bytes of a zip file may unpack to more than the machine has."""
+    if length > MAX_IMAGE_BYTES:
+        raise ImagesError(f"{name}: {length} bytes; {MAX_IMAGE_BYTES} are the most that is read of an image")
+
+
 def _read_file(path: Path) -> bytes:
     try:
+        _check_length(str(path), path.stat().st_size)
         return path.read_bytes()
     except OSError as error:
         raise ImagesError(f"{path}: {error.strerror or error}") from error
@@ -107,6 +127,8 @@ def _read_file(path: Path) -> bytes:
 
 def _read_member(archive: zipfile.ZipFile, name: str) -> bytes:
     try:
+        # zipfile unpacks no more than the length that it says here.
+        _check_length(f"{archive.filename}: {name}", archive.getinfo(name).file_size)
         return archive.read(name)
     except (KeyError, OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise ImagesError(f"{archive.filename}: {name} cannot be read: {error}") from error

@@ -26,6 +26,7 @@ MAX_ONNX_BYTES: Final = 2**31 - 1
 MAX_NODES: Final = 50_000
 # Elements of one tensor for one image; the largest of a ResNet at 1024 pixels is a fifteenth of it.
 MAX_ELEMENTS: Final = 2**28
+MAX_BATCH: Final = 1024
 _DOMAINS: Final = ("", "ai.onnx")
 _LOGITS: Final = ("logits", "output")
 
@@ -76,7 +77,7 @@ def read_onnx(path: Path) -> OnnxFile:
         _refuse_the_unusual(model)
         _validate(model)
         name, batch, size = _input(model.graph)
-        output, classes = _output(_inferred(model, size))
+        output, classes = _output(_inferred(model, size, batch or 1))
     except GraphError as error:
         raise GraphError(f"{path}: {error}") from error
     opset = next((int(entry.version) for entry in model.opset_import if entry.domain in _DOMAINS), 1)
@@ -153,15 +154,18 @@ def _input(graph: onnx.GraphProto) -> tuple[str, int | None, int | None]:
         raise GraphError(f"input {image.name!r} is {height}x{width}; only squares are served")
     if batch == 0 or height == 0:
         raise GraphError(f"input {image.name!r} takes no pixels")
+    if batch is not None and batch > MAX_BATCH:
+        raise GraphError(f"input {image.name!r} takes {batch} images at once; {MAX_BATCH} are the most that is read")
     return image.name, batch, height
 
 
-def _inferred(model: onnx.ModelProto, size: int | None) -> onnx.GraphProto:
-    """The graph with the shapes of one image of ``size`` (224 where it takes any), none of them out of hand."""
+def _inferred(model: onnx.ModelProto, size: int | None, batch: int) -> onnx.GraphProto:
+    """The graph with the shapes of ``batch`` images of ``size`` (224 where it takes any), none of them out of hand."""
     graph = with_shapes(model, size or 224, None).graph
     for value in graph.value_info:
         shape = dimensions(value) or ()
-        if math.prod(d for d in shape[1:] if d is not None) > MAX_ELEMENTS:
+        # The first dimension counts too: not every tensor has the batch there.
+        if math.prod(d for d in shape if d is not None) > MAX_ELEMENTS * batch:
             raise GraphError(f"tensor {value.name!r} is {list(shape)}; no network here needs so much")
     return graph
 
@@ -200,7 +204,7 @@ def _output(graph: onnx.GraphProto) -> tuple[str, int]:
         there = ", ".join(f"{value.name} {_text(dimensions(value))}" for value in graph.output[:5])
         raise GraphError(f"which output holds the logits is not clear: {there}; name it 'logits', [batch, classes]")
     shape = found[names[0]]
-    assert shape is not None  # noqa: S101 - _is_scores has seen to it
+    assert shape is not None  # noqa: S101 - _is_scores has seen to it  # nosec B101
     if not shape[1]:
         raise GraphError(f"output {names[0]!r}: the number of classes is not fixed")
     return names[0], shape[1]

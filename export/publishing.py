@@ -21,7 +21,8 @@ def publish_next(store: ModelStore, stored: StoredModel, make: Make) -> StoredMo
 
     A file that ``make`` wrote takes the place of one of the same name, all others are copied; the card is renewed.
     """
-    with store.staging() as staged:
+    # What is new is about as large as what it is made from, at most.
+    with store.staging(2 * sum(file.bytes for file in stored.manifest.files)) as staged:
         changes = make(staged)
         written = {path.name for path in staged.iterdir()}
         version = store.next_version(stored.manifest.name)

@@ -7,16 +7,19 @@ two aliases that are set at the same time do not undo each other.
 from __future__ import annotations
 
 import contextlib
+import errno
 import tempfile
 from pathlib import Path
 from typing import Final
 
 from model_store.durable import sync
 from model_store.names import STABLE, check_alias, check_version, is_alias
+from model_store.plain_files import read_plain
 from model_store.staging import STAGING_PREFIX
 
 PROMOTED_FILE: Final = "PROMOTED"
 ALIASES_FOLDER: Final = "aliases"
+_MAX_BYTES: Final = 64
 
 
 def alias_file(folder: Path, alias: str) -> Path:
@@ -28,7 +31,8 @@ def read_alias(folder: Path, alias: str) -> str | None:
     """The version that ``alias`` names, None where it is not set; ``ValueError`` where its file holds none."""
     path = alias_file(folder, alias)
     try:
-        return check_version(path.read_text(encoding="ascii").strip())
+        _check_own(path.parent, folder)
+        return check_version(read_plain(path, _MAX_BYTES).decode("ascii").strip())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -41,6 +45,7 @@ def list_aliases(folder: Path) -> list[str]:
     ``ValueError`` where the folder cannot be read.
     """
     try:
+        _check_own(folder / ALIASES_FOLDER, folder)
         names = [path.name for path in (folder / ALIASES_FOLDER).iterdir()]
     except FileNotFoundError:
         return []
@@ -52,6 +57,7 @@ def list_aliases(folder: Path) -> list[str]:
 def write_alias(folder: Path, alias: str, version: str | None) -> None:
     """Make ``alias`` name ``version``, in one step; None takes the alias away."""
     path = alias_file(folder, alias)
+    _check_own(path.parent, folder)
     if version is None:
         path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # others are there, or it never was
@@ -72,3 +78,9 @@ def write_alias(folder: Path, alias: str, version: str | None) -> None:
             temporary.unlink(missing_ok=True)
             raise
     sync(path.parent)
+
+
+def _check_own(aliases: Path, folder: Path) -> None:
+    """``OSError`` where the folder of aliases is a link: what it leads to may be anybody's."""
+    if aliases != folder and aliases.is_symlink():
+        raise OSError(errno.ELOOP, "a link, which is not followed", str(aliases))

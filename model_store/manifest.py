@@ -20,6 +20,7 @@ from model_store.files import Sha256 as Sha256
 from model_store.names import check_name as check_name
 from model_store.names import check_version as check_version
 from model_store.names import parse_reference as parse_reference
+from model_store.plain_files import read_plain
 from model_store.reference import Reference as Reference
 from model_store.reports import Accuracy as Accuracy
 from model_store.reports import Calibration as Calibration
@@ -212,9 +213,7 @@ def _file(file: File) -> tuple[str, str, int]:
 def load_manifest(path: Path) -> Manifest:
     """Read ``path`` strictly; ``ManifestError`` names the file and the first wrong field."""
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
-        return Manifest.model_validate_json(path.read_bytes())
+        return Manifest.model_validate_json(read_plain(path, MAX_MANIFEST_BYTES))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from error
     except ValidationError as error:

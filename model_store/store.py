@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from model_store.manifest import (
     load_manifest,
 )
 from model_store.names import STABLE, check_alias, check_name, check_version, is_alias, parse_reference
+from model_store.onnx_data import keeps_weights_outside
 from model_store.staging import staging_folder
 from model_store.verified import StoreError as StoreError
 from model_store.verified import describe_file as describe_file
@@ -82,9 +84,23 @@ class StoredModel:
         return read_verified(self.path(file), file)
 
     def verify(self) -> None:
-        """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs."""
+        """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs.
+
+        A graph must hold all of its weights too: those in another file would be none of these.
+        """
         for file in self.manifest.files:
             verify_file(self.path(file), file)
+        for path in sorted({self.path(variant) for variant in self.manifest.variants}):
+            _check_self_contained(path)
+
+
+def _check_self_contained(path: Path) -> None:
+    try:
+        outside = keeps_weights_outside(path)
+    except ValueError as error:
+        raise StoreError(f"{path}: {error}") from error
+    if outside:
+        raise StoreError(f"{path}: it keeps weights in another file, which no hash pins; save it in one piece")
 
 
 class ModelStore:
@@ -97,20 +113,35 @@ class ModelStore:
         """Names of the models with at least one version, sorted."""
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: no such model store")
-        return sorted(p.name for p in self.root.iterdir() if _is_folder_called(check_name, p) and self._versions(p))
+        return sorted(
+            p.name for p in self.root.iterdir() if self._is_folder_called(check_name, p) and self._versions(p)
+        )
 
     def versions(self, name: str) -> list[str]:
         """Versions of ``name``, oldest first; empty where the model is unknown."""
         return self._versions(self.root / _checked(check_name, name))
 
-    @staticmethod
-    def _versions(folder: Path) -> list[str]:
-        if not folder.is_dir():
+    def _versions(self, folder: Path) -> list[str]:
+        if not self._is_inside(folder):
             return []
-        found = [
-            p.name for p in folder.iterdir() if _is_folder_called(check_version, p) and (p / MANIFEST_FILE).is_file()
-        ]
+        found = [p.name for p in folder.iterdir() if self._is_version(p)]
         return sorted(found, key=int)
+
+    def _is_version(self, path: Path) -> bool:
+        return self._is_folder_called(check_version, path) and (path / MANIFEST_FILE).is_file()
+
+    def _is_folder_called(self, check: Callable[[str], str], path: Path) -> bool:
+        try:
+            check(path.name)
+        except ValueError:
+            return False
+        return self._is_inside(path)
+
+    def _is_inside(self, folder: Path) -> bool:
+        """Whether ``folder`` is one, and of this store: a link that leads out of it is as good as not there."""
+        if not folder.is_dir():
+            return False
+        return not folder.is_symlink() or folder.resolve().is_relative_to(self.root.resolve())
 
     def resolve(self, name: str, version: str | None = None) -> StoredModel:
         """The model ``name``: the version given, by number or alias, else the promoted one, else the newest.
@@ -147,11 +178,15 @@ class ModelStore:
     def aliases(self, name: str) -> dict[str, str]:
         """Versions by alias, ``stable`` left out; ``StoreError`` where one names a version that is not there."""
         folder = self.root / _checked(check_name, name)
+        if not self._is_inside(folder):
+            return {}
         named = {alias: self._named(name, alias) for alias in _checked(list_aliases, folder)}
         return {alias: version for alias, version in named.items() if version is not None}
 
     def _named(self, name: str, alias: str) -> str | None:
         folder = self.root / _checked(check_name, name)
+        if not self._is_inside(folder):
+            return None
         version = _checked(lambda folder: read_alias(folder, alias), folder)
         if version is not None and version not in self.versions(name):
             what = "is promoted" if alias == STABLE else f"is the {alias}"
@@ -220,12 +255,16 @@ class ModelStore:
         return _checked(check_version, str(int(versions[-1]) + 1)) if versions else "1"
 
     @contextlib.contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self, needed_bytes: int = 0) -> Iterator[Path]:
         """A temporary folder on the store's file system, removed at the end unless published.
 
-        What a killed process left of its own is removed first.
+        What a killed process left of its own is removed first. ``StoreError`` where the file system has no room for
+        ``needed_bytes``, before anything is written.
         """
         self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if needed_bytes > free:
+            raise StoreError(f"{self.root}: {needed_bytes} bytes are needed there, {free} are free")
         with staging_folder(self.root) as folder:
             yield folder
 
@@ -267,11 +306,3 @@ def _checked(check: Callable[[V], T], value: V) -> T:
         return check(value)
     except ValueError as error:
         raise StoreError(str(error)) from error
-
-
-def _is_folder_called(check: Callable[[str], str], path: Path) -> bool:
-    try:
-        check(path.name)
-    except ValueError:
-        return False
-    return path.is_dir()

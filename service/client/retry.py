@@ -33,7 +33,7 @@ class Retry:
             return None
         # The exponent is bounded: 2.0**1024 is an error.
         doubled: float = min(self.max_pause_s, self.first_pause_s * 2.0 ** min(failures - 1, 64))
-        return asked + doubled * random.uniform(0.5, 1)  # noqa: S311 (no secret hangs on it)
+        return asked + doubled * random.uniform(0.5, 1)  # noqa: S311 - no secret hangs on it  # nosec B311
 
 
 def retry_after_s(header: str | None, now: float | None = None) -> float | None:

@@ -19,6 +19,7 @@ from service.http.answers import Answer
 from service.http.operation import Operation
 from service.stages import Stages
 
+_MAX_PARAMETERS: Final = 64
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 
@@ -58,7 +59,11 @@ class Call:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""
         if not self.query_string:
             return cast("Q", _without_parameters(kind))
-        pairs = parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)
+        try:
+            text = self.query_string.decode("latin-1")
+            pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        except ValueError as error:
+            raise BadRequest(f"more than {_MAX_PARAMETERS} query parameters") from error
         values = dict(pairs)
         unknown = sorted(set(values) - set(_names(kind)))
         if unknown:

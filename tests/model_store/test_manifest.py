@@ -462,7 +462,7 @@ def test_a_missing_or_unreadable_manifest_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_manifest_too_large_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="larger"):
+    with pytest.raises(ManifestError, match="longer"):
         load_manifest(written(tmp_path, " " * (MAX_MANIFEST_BYTES + 1)))
 
 

@@ -197,6 +197,11 @@ def test_repeated_query_parameters(tiny_root: Path, query: str) -> None:
     assert "twice" in check_error(answer(tiny_root, "POST", f"{URL}?{query}", content=a_png()), 400, "bad_request")
 
 
+def test_parameters_in_great_number_are_not_taken_apart(tiny_root: Path) -> None:
+    query = "&".join(["top_k=1"] * 65)
+    assert "64" in check_error(answer(tiny_root, "POST", f"{URL}?{query}", content=a_png()), 400, "bad_request")
+
+
 def test_models_and_versions(tmp_path: Path) -> None:
     for name, version, seed in (("tiny", "1", 0), ("tiny", "2", 1), ("other", "1", 2)):
         publish_tiny(tmp_path, name, version, TinyModel(seed))
