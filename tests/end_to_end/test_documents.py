@@ -62,6 +62,13 @@ def test_every_command_is_known() -> None:
         "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
+        "docker build -f docker/Dockerfile -t ",  # with what follows, run or said not to be in tests/container
+        "docker build -f docker/Dockerfile.gpu -t ",
+        "docker run -d --name resnet ",
+        "docker run --rm --gpus all ",
+        "docker stop --time 60 resnet",
+        "docker compose -f docker/compose.yaml up",
+        ".venv/bin/bentoml containerize resnet-serving:latest",
     )
     unknown = [command for command in commands() if command not in makes and not command.startswith(known)]
     assert not unknown
