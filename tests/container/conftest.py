@@ -50,6 +50,7 @@ class Container:
         self.engine = engine
         self.name = name
         self.url = f"http://127.0.0.1:{port}"
+        self._client = httpx.Client(base_url=self.url, timeout=30)
 
     def start(self) -> float:
         """Seconds until it is ready."""
@@ -61,7 +62,7 @@ class Container:
     def ready(self) -> bool:
         assert self.state()["Running"], self.logs()
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=30).status_code == 200
+            return self._client.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
 
@@ -83,6 +84,9 @@ class Container:
 
     def logs(self) -> str:
         return self.engine.podman("logs", self.name)
+
+    def close(self) -> None:
+        self._client.close()
 
 
 Create = Callable[..., AbstractContextManager[Container]]
@@ -123,6 +127,7 @@ def create(engine: Engine, image: str) -> Create:
         try:
             yield container
         finally:
+            container.close()
             engine.podman("rm", "--force", "--time", "0", container.name)
 
     return creating

@@ -51,7 +51,7 @@ def base_archive() -> Path:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         root = Path(folder) / "root"
         packages = "--include=python3,python3-venv,ca-certificates"
-        _run("debootstrap", "--variant=minbase", packages, "bookworm", root)
+        _run("debootstrap", "--variant=minbase", packages, "bookworm", root, timeout_s=1800)
         for unneeded in (*_BULK, *_LEFT):
             for found in (root / unneeded).iterdir():
                 shutil.rmtree(found) if found.is_dir() and not found.is_symlink() else found.unlink()
