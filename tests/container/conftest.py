@@ -56,15 +56,18 @@ class Container:
         """Seconds until it is ready."""
         began = time.monotonic()
         self.engine.podman("start", self.name)
-        until(self.ready, f"{self.name} is ready")
+        until(lambda: self.ready() or not self.running(), f"{self.name} is ready", pause_s=0.1)
+        assert self.running(), self.logs()
         return time.monotonic() - began
 
     def ready(self) -> bool:
-        assert self.state()["Running"], self.logs()
         try:
             return self._client.get("/readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    def running(self) -> bool:
+        return bool(self.state()["Running"])
 
     def state(self) -> dict[str, object]:
         state: dict[str, object] = self.engine.inspect(self.name)["State"]
@@ -83,7 +86,7 @@ class Container:
         return int(str(self.state()["ExitCode"]))
 
     def logs(self) -> str:
-        return self.engine.podman("logs", self.name)
+        return self.engine.logs(self.name)
 
     def close(self) -> None:
         self._client.close()

@@ -56,7 +56,7 @@ def base_archive() -> Path:
             for found in (root / unneeded).iterdir():
                 shutil.rmtree(found) if found.is_dir() and not found.is_symlink() else found.unlink()
         made = Path(folder) / "base.tar"
-        with tarfile.open(made, "w") as tar:
+        with tarfile.open(made, "w", format=tarfile.GNU_FORMAT) as tar:
             tar.add(root, arcname=".")
         made.replace(archive)
     return archive
@@ -100,6 +100,13 @@ class Engine:
     def code(self, *words: str) -> int:
         """The exit status of a podman command that may fail."""
         return subprocess.run([*self._podman, *words], capture_output=True, timeout=300, check=False).returncode
+
+    def logs(self, name: str) -> str:
+        """What a container printed, its errors too."""
+        done = subprocess.run(
+            [*self._podman, "logs", name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        return done.stdout
 
     def build(self, words: Sequence[str]) -> None:
         """``docker build`` with these arguments, from the checkout, on our base."""
