@@ -12,8 +12,9 @@ RUNTIME ?= cpu
 VENV := .venv$(if $(filter gpu,$(RUNTIME)),-gpu)
 BIN := $(VENV)/bin
 
-# Sent nowhere: BentoML reports its use unless told not to.
+# Sent nowhere: BentoML and ONNX Runtime report their use unless told not to.
 export BENTOML_DO_NOT_TRACK := True
+export ORT_DISABLE_TELEMETRY := 1
 
 CIFAR_TRAIN ?= ../shared/data/cifar10-train.zip
 CIFAR_TEST ?= ../shared/data/cifar10-test.zip
@@ -24,8 +25,8 @@ BENCH_OPTIONS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: help serve test test-slow test-reliability test-container system-tools lint format bench install install-dev lock \
-	audit licenses sbom release-check export-default clean
+.PHONY: help serve test test-slow test-reliability test-container system-tools container-tools lint format bench install \
+	install-dev lock audit licenses sbom release-check export-default clean
 
 help: ## List these targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | while IFS='|' read -r name text; do \
@@ -59,18 +60,26 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 test: install-dev ## Run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile
 
-# What the slow tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
-SYSTEM_TOOLS := chromium:chromium promtool:prometheus
+# What tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
+SLOW_TOOLS := chromium:chromium promtool:prometheus
+CONTAINER_TOOLS := buildah:buildah podman:podman runc:runc debootstrap:debootstrap docker-compose:docker-compose promtool:prometheus
+
+define install_tools
+@missing=""; for tool in $(1); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
+if [ -z "$$missing" ]; then exit 0; fi; \
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "Installing$$missing for the tests"; \
+	apt-get update -qq || true; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
+		|| echo "make: not installed:$$missing; the tests that need them are skipped" >&2; \
+else echo "make: not found:$$missing; the tests that need them are skipped" >&2; fi
+endef
 
 system-tools: ## Install what slow tests use of the system (Chromium, Prometheus), where this is Debian and you are root
-	@missing=""; for tool in $(SYSTEM_TOOLS); do command -v $${tool%%:*} >/dev/null || missing="$$missing $${tool##*:}"; done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "Installing$$missing for the slow tests"; \
-		apt-get update -qq || true; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
-			|| echo "make: not installed:$$missing; the tests that need them are skipped" >&2; \
-	else echo "make: not found:$$missing; the tests that need them are skipped" >&2; fi
+	$(call install_tools,$(SLOW_TOOLS))
+
+container-tools: ## Install what container tests use of the system (buildah, podman), where this is Debian and you are root
+	$(call install_tools,$(CONTAINER_TOOLS))
 
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile
@@ -78,7 +87,7 @@ test-slow: install-dev system-tools ## Run the slow tests: whole exports, accura
 test-reliability: install-dev ## Load and break a running service; prints what its promises came to
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m reliability -s
 
-test-container: install-dev ## Build the image and run it, where buildah and podman are
+test-container: install-dev container-tools ## Build the image and run it, where buildah and podman are
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m container -rs
 
 lint: install-dev ## Check style and types

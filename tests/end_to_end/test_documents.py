@@ -71,6 +71,13 @@ def test_every_command_is_known() -> None:
         "RESNET_TLS_CERT=$PWD/cert.pem RESNET_TLS_KEY=$PWD/key.pem RESNET_TLS_CLIENT_CA=$PWD/clients.pem make serve",
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
+        "docker build -f docker/Dockerfile -t ",  # with what follows, run or said not to be in tests/container
+        "docker build -f docker/Dockerfile.gpu -t ",
+        "docker run -d --name resnet ",
+        "docker run --rm --gpus all ",
+        "docker stop --time 60 resnet",
+        "docker compose -f docker/compose.yaml up",
+        ".venv/bin/bentoml containerize resnet-serving:latest",
     )
     unknown = [command for command in commands() if command not in makes and not command.startswith(known)]
     assert not unknown
