@@ -25,6 +25,7 @@ from PIL import Image, ImageFile
 from model_store.manifest import Preprocessing
 from model_store.transforms import load_view, to_rgb, view_of, view_tensor
 from service.errors import BadImage, ImageTooLarge, NotAnImage
+from service.image_costs import is_cheap, is_plain
 from service.settings import DecodeSettings, ImageFormat
 
 # Pillow only warns below twice its limit; here its limit is a limit.
@@ -87,7 +88,7 @@ def decoding_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageTooLarge(f"the image has too many pixels; at most {Image.MAX_IMAGE_PIXELS} are taken") from error
+        raise _too_many_pixels(Image.MAX_IMAGE_PIXELS) from error
     # What Pillow's plugins are known to raise on malformed files; a programming error is none of them.
     except (
         OSError,
@@ -111,6 +112,10 @@ def decoding_errors(name: str) -> Iterator[None]:
         raise BadImage(f"the {name} image cannot be decoded: {reason}") from error
 
 
+def _too_many_pixels(most: int | None) -> ImageTooLarge:
+    return ImageTooLarge(f"the image has too many pixels; at most {most} are taken: send it smaller")
+
+
 class Decoded(NamedTuple):
     """An image as the network takes it, uint8 ``[height, width, 3]``, and the size of the upright image it is of.
 
@@ -130,10 +135,18 @@ class Ready:
     decode_s: float = 0.0
 
 
-class Decoder:
-    """Decodes images of the configured formats and sizes. Safe in many threads at once."""
+class Costly(Exception):
+    """The image may take more than a thread should be given, which nobody can end."""
 
-    def __init__(self, settings: DecodeSettings) -> None:
+
+class Decoder:
+    """Decodes images of the configured formats and sizes. Safe in many threads at once.
+
+    One that takes ``cheap_only`` images raises ``Costly`` for others, before it decodes a pixel.
+    """
+
+    def __init__(self, settings: DecodeSettings, *, cheap_only: bool = False) -> None:
+        self._cheap_only = cheap_only
         self._formats = settings.image_formats
         self._max_pixels = settings.max_pixels
         self._max_jpeg_scans = settings.max_jpeg_scans
@@ -159,9 +172,9 @@ class Decoder:
         Errors are those of ``decode``; ``out`` is written only after the last thing that can fail.
         """
         if not isinstance(data, bytes):
-            if data.shape[0] * data.shape[1] > self._max_pixels:
-                raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
-            view = view_of(Image.fromarray(data), spec)
+            image = Image.fromarray(data)
+            self._check_size(image)
+            view = view_of(image, spec)
         else:
             with self._opened(data) as opened:
                 view = load_view(opened, spec)
@@ -177,16 +190,26 @@ class Decoder:
             raise NotAnImage(f"the data is no image; taken are {self._taken}")
         if kind not in self._formats:
             raise NotAnImage(f"{kind} images are not taken; taken are {self._taken}")
-        if kind == "jpeg" and jpeg_scans(data) > self._max_jpeg_scans:
-            raise ImageTooLarge(f"the JPEG has too many scans; at most {self._max_jpeg_scans} are taken")
+        scans = jpeg_scans(data) if kind == "jpeg" else 0
+        if scans > self._max_jpeg_scans:
+            raise ImageTooLarge(
+                f"the JPEG has too many scans; at most {self._max_jpeg_scans} are taken: save it as a baseline JPEG"
+            )
+        if self._cheap_only and not is_plain(kind, data):
+            raise Costly
         with (
             decoding_errors(kind),
             Image.open(io.BytesIO(data), formats=_PILLOW_FORMATS[kind]) as image,
         ):
             # Before any pixel is decoded. Pillow checks too, but as a warning, which other code may silence.
-            if image.width * image.height > self._max_pixels:
-                raise ImageTooLarge(f"the image has too many pixels; at most {self._max_pixels} are taken")
+            self._check_size(image)
+            if self._cheap_only and not is_cheap(kind, image.size, scans):
+                raise Costly
             yield image
+
+    def _check_size(self, image: Image.Image) -> None:
+        if image.width * image.height > self._max_pixels:
+            raise _too_many_pixels(self._max_pixels)
 
     @property
     def _taken(self) -> str:

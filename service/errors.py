@@ -17,6 +17,8 @@
     |   |-- ImageTooLarge       413 image_too_large
     |   |-- NotAnImage          415 not_an_image
     |   |-- BadImage            422 bad_image
+    |   |-- ImageTooCostly      422 image_too_costly
+    |   |-- DecoderCrashed      422 decoder_crashed
     |   |-- BadEntry            422 bad_entry
     |   `-- NoHeatmap           422 no_heatmap
     |-- MissingOutput           422 missing_output
@@ -153,6 +155,18 @@ class BadImage(ImageError):
     """The image is truncated or broken."""
 
     status, code = 422, "bad_image"
+
+
+class ImageTooCostly(ImageError):
+    """Decoding the image takes more than RESNET_DECODE_CPU_S or RESNET_DECODE_MEMORY_BYTES."""
+
+    status, code = 422, "image_too_costly"
+
+
+class DecoderCrashed(ImageError):
+    """The image ended the process that decoded it."""
+
+    status, code = 422, "decoder_crashed"
 
 
 class BadEntry(ImageError):

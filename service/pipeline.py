@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 from PIL import Image
 
 from model_store.store import StoredModel
+from service.apart import Apart
 from service.batcher import Batcher
-from service.decode import Decoder, Ready, sniff
+from service.decode import Costly, Decoded, Decoder, Ready, sniff
 from service.drift import Drift
-from service.errors import ImageError, InferenceFailed, ServiceError, ShuttingDown
+from service.errors import DeadlineExceeded, ImageError, InferenceFailed, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
 from service.metrics.predictions import counted_as
@@ -67,7 +69,8 @@ class Pipeline:
     Without a ``decode_pool`` images are decoded in the slot that infers them, right
     before: where slots are cores, that is one hand-off less and never more threads
     at work than cores. With one they are decoded ahead, while an accelerator
-    computes.
+    computes. Images that are ``Costly`` come back from there and are decoded
+    ``apart``, so that no slot waits for them.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Pipeline:
         forming: Forming,
         metrics: Metrics,
         drift: Drift | None = None,
+        apart: Apart | None = None,
     ) -> None:
         self.stored = stored
         self.drift = drift
@@ -90,6 +94,7 @@ class Pipeline:
         self._preprocessing = stored.manifest.preprocessing
         self._decoder = decoder
         self._decode_pool = decode_pool
+        self._apart = apart
         self._metrics = metrics
         self._buffers = threading.local()
         self._batch_shape = (forming.max_batch, self._preprocessing.height, self._preprocessing.width, 3)
@@ -130,13 +135,10 @@ class Pipeline:
             queries = [_Query(image, outputs, read, now_s, note()) for image in images]
             results = await self._batcher.submit_all(queries, deadline)
             _tell_request(queries)
+            if any(isinstance(result, Costly) for result in results):
+                results = await self._with_costly(images, results, read, deadline, outputs)
         else:
-            tasks = [asyncio.create_task(self._settled(image, read, deadline, outputs)) for image in images]
-            try:
-                results = await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
+            results = await _all(self._settled(image, read, deadline, outputs) for image in images)
         return [_one_of_many(result) for result in results]
 
     async def run_each(
@@ -158,11 +160,54 @@ class Pipeline:
         if self._decode_pool is not None and not isinstance(image, Ready):
             if self._batcher.closed:
                 raise ShuttingDown("the service is shutting down")
-            ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode, image, noted)
+            try:
+                ready = await asyncio.get_running_loop().run_in_executor(self._decode_pool, self._decode, image, noted)
+            except Costly:
+                ready = await self._decode_apart(image, noted, deadline)
         query = _Query(ready, outputs, read, perf_counter(), noted)
-        result: T | ServiceError = await self._batcher.submit(query, deadline)
+        result: T | ServiceError | Costly = await self._batcher.submit(query, deadline)
+        if isinstance(result, Costly):
+            query = _Query(await self._decode_apart(image, noted, deadline), outputs, read, perf_counter(), noted)
+            result = await self._batcher.submit(query, deadline)
         _tell_request((query,))
-        return result
+        return cast("T | ServiceError", result)
+
+    async def _decode_apart(self, image: AnyImage, noted: Note | None, deadline: float) -> Ready:
+        """A costly image, decoded in a process that is ended where it takes too much."""
+        if self._apart is None or not isinstance(image, bytes):
+            raise RuntimeError("costly images are files, and there is no process for them")
+        tensor = functools.partial(self._apart.tensor, image, self._preprocessing)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._apart.threads, self._noted, image, noted, tensor
+                )
+        except TimeoutError as error:
+            raise DeadlineExceeded("the deadline passed while the image was decoded") from error
+
+    async def _with_costly(
+        self,
+        images: Sequence[AnyImage],
+        results: Sequence[Any],
+        read: Reader[T],
+        deadline: float,
+        outputs: tuple[OutputName, ...],
+    ) -> list[Any]:
+        """``results`` with those in the place of the costly ones."""
+
+        async def settled(image: AnyImage) -> T | ServiceError:
+            try:
+                ready = await self._decode_apart(image, note(), deadline)
+            except ImageError as error:
+                return error
+            return await self._submit(ready, read, deadline, outputs)
+
+        costly = [number for number, result in enumerate(results) if isinstance(result, Costly)]
+        found = await _all(settled(images[number]) for number in costly)
+        whole = [*results]
+        for number, result in zip(costly, found, strict=True):
+            whole[number] = result
+        return whole
 
     async def _settled(
         self, image: AnyImage, read: Reader[T], deadline: float, outputs: tuple[OutputName, ...]
@@ -184,12 +229,21 @@ class Pipeline:
 
     def upright(self, image: bytes) -> Image.Image:
         """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
-        return self._decoder.decode(image)
+        try:
+            return self._decoder.decode(image)
+        except Costly:
+            if self._apart is None:
+                raise
+            return self._apart.decode(image)
 
     def _decode(self, image: bytes | Images, noted: Note | None, out: Images | None = None) -> Ready:
+        return self._noted(image, noted, lambda: self._decoder.tensor(image, self._preprocessing, out))
+
+    def _noted(self, image: bytes | Images, noted: Note | None, decode: Callable[[], Decoded]) -> Ready:
+        """What ``decode`` makes of ``image``, timed, counted and told to the request's trace."""
         began_s = perf_counter()
         try:
-            decoded = self._decoder.tensor(image, self._preprocessing, out)
+            decoded = decode()
         except ImageError as error:
             self._metrics.decode_failed(sniff(image) if isinstance(image, bytes) else "pixels", error.code)
             if noted is not None:
@@ -234,7 +288,7 @@ class Pipeline:
         for number, query in enumerate(queries):
             try:
                 filled = self._fill(batch[len(rows)], query)
-            except ImageError as error:  # its row is the next image's
+            except (ImageError, Costly) as error:  # its row is the next image's
                 results[number] = error
             except Exception:
                 logger.exception("an image failed in a way that no check foresaw")
@@ -278,6 +332,16 @@ def _counts(metrics: Metrics, stored: StoredModel, labels: Sequence[str], temper
     manifest = stored.manifest
     classes = counted_as(labels, None if manifest.reference is None else manifest.reference.top_classes)
     return metrics.for_model(manifest.name, manifest.version, classes, temperature)
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What all of ``work`` gives, at once; the first failure ends the rest and is raised."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 def _tell_request(queries: Sequence[_Query]) -> None:

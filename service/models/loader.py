@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from model_store.store import StoredModel
+from service.apart import Apart
 from service.config import Settings
 from service.decode import Decoder
 from service.drift import Drift
@@ -62,7 +63,8 @@ class Loader:
         self._settings = settings
         self._metrics = metrics
         self._cpus = cpus
-        self._decoder = Decoder(settings.decode)
+        self._decoder = Decoder(settings.decode, cheap_only=True)
+        self._apart = Apart(settings.decode, cpus)
         # Slots and decode threads are the process's: what its first model was opened by says how many.
         self._process: Settings | None = None
 
@@ -126,6 +128,7 @@ class Loader:
         threads = settings.decode.threads(self._cpus, on_cpu)
         pool = ThreadPoolExecutor(threads or self._cpus, thread_name_prefix="decode")
         closing.callback(pool.shutdown)
+        closing.callback(self._apart.close)
         self.pools = Pools(slots, pool, pool if threads else None)
         return self.pools
 
@@ -138,7 +141,15 @@ class Loader:
         forming = Forming(inference.max_batch, inference.max_delay_s, inference.preferred_batches)
         pools = self.pools
         pipeline = Pipeline(
-            stored, session, self._decoder, pools.ahead, pools.slots, forming, self._metrics, opened.drift
+            stored,
+            session,
+            self._decoder,
+            pools.ahead,
+            pools.slots,
+            forming,
+            self._metrics,
+            opened.drift,
+            self._apart,
         )
         self._metrics.model_loaded(
             stored.manifest.name,

@@ -52,12 +52,27 @@ class DecodeSettings(Group):
         min_length=1,
         description="Formats taken, of jpeg, png, webp, bmp, gif (first frame) and tiff (first page).",
     )
-    max_pixels: int = Field(50_000_000, ge=1024, description="Largest image, width times height.")
+    max_pixels: int = Field(
+        2**24,
+        ge=1024,
+        description="Largest image, width times height; the default is that of 4096x4096, and a telephone's photo of "
+        "12 million passes.",
+    )
     max_jpeg_scans: int = Field(
         100,
         ge=1,
         description="Most scans of a progressive JPEG, which usually has ten: each is a pass over the whole image, so "
         "a small file of thousands takes seconds.",
+    )
+    decode_cpu_s: float = Field(
+        2.0,
+        ge=0.01,
+        le=3600,
+        description="Most seconds of processor time that an image may take to decode; beyond it 422, for that image "
+        "alone. Only of images that may be costly is a process of its own asked.",
+    )
+    decode_memory_bytes: int = Field(
+        300_000_000, ge=2**24, description="Most memory that an image may take to decode; beyond it 422, as above."
     )
     decode_threads: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = Field(
         "auto",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from model_store.store import StoredModel
+from service.apart import Apart
 from service.decode import Decoder
-from service.errors import BadImage, DeadlineExceeded, InferenceFailed, NotAnImage, ShuttingDown
+from service.errors import BadImage, DeadlineExceeded, ImageTooCostly, InferenceFailed, NotAnImage, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -19,7 +21,7 @@ from service.providers import Share
 from service.session import Session
 from service.settings import DecodeSettings
 from service.slots import Slots
-from tests.service.conftest import Hold, TinyModel, a_png, expected, turns
+from tests.service.conftest import Hold, TinyModel, a_picture, a_png, encode, expected, turns
 
 FAR = math.inf
 
@@ -196,3 +198,116 @@ def test_what_no_check_foresaw_fails_its_image_alone(
 
     using(tiny_stored, use)
     assert "secret" in caplog.text
+
+
+# Costly images: a TIFF always is one
+
+
+def a_tiff(seed: int) -> bytes:
+    return encode(a_picture(seed), "TIFF")
+
+
+def using_apart(
+    stored: StoredModel, use: Callable[[Pipeline], Awaitable[None]], decode_ahead: bool, **changes: Any
+) -> Metrics:
+    settings = DecodeSettings(image_formats=("png", "tiff"), **changes)
+    metrics, apart = Metrics(None), Apart(settings, 2)
+
+    async def main() -> None:
+        slots = Slots(1)
+        with ThreadPoolExecutor(1) as threads:
+            pipeline = Pipeline(
+                stored,
+                Session(stored, "cpu", Share(1)),
+                Decoder(settings, cheap_only=True),
+                threads if decode_ahead else None,
+                slots,
+                Forming(4),
+                metrics,
+                apart=apart,
+            )
+            await use(pipeline)
+            await pipeline.close()
+        slots.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        apart.close()
+    return metrics
+
+
+def test_costly_images_are_answered_as_others_are(
+    tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool
+) -> None:
+    async def use(pipeline: Pipeline) -> None:
+        (found,) = await pipeline.run(a_tiff(4), pipeline.top(1), FAR)
+        assert found.index == expected(tiny, 4, 1)[0][1]
+        images = [a_png(0), a_tiff(1), b"x", a_tiff(2)[:60], a_png(3), a_tiff(5)]
+        results = await pipeline.run_many(images, pipeline.top(1), FAR)
+        assert [type(result) for result in results] == [list, list, NotAnImage, BadImage, list, list]
+        good = [result[0].index for result in results if isinstance(result, list)]
+        assert good == [expected(tiny, seed, 1)[0][1] for seed in (0, 1, 3, 5)]
+        with pytest.raises(BadImage):
+            await pipeline.run(a_tiff(2)[:60], pipeline.top(1), FAR)
+        assert pipeline.upright(a_tiff(4)).tobytes() == a_picture(4).tobytes()
+
+    using_apart(tiny_stored, use, decode_ahead)
+
+
+def test_too_costly_images_are_counted_and_harm_no_neighbour(
+    tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool
+) -> None:
+    bomb = a_png(1)
+    bomb = bomb[:33] + (b"\x00\x00\x00\x00teSt" + zlib.crc32(b"teSt").to_bytes(4, "big")) * 500_000 + bomb[33:]
+
+    async def use(pipeline: Pipeline) -> None:
+        results = await pipeline.run_many([a_png(0), bomb, a_png(3)], pipeline.top(1), FAR)
+        assert [type(result) for result in results] == [list, ImageTooCostly, list]
+        with pytest.raises(ImageTooCostly):
+            await pipeline.run(bomb, pipeline.top(1), FAR)
+
+    page = using_apart(tiny_stored, use, decode_ahead, decode_cpu_s=0.2).page()
+    assert b'resnet_decode_failures_total{format="png",reason="image_too_costly"} 2.0' in page
+
+
+def test_no_slot_waits_for_a_costly_image(tiny_stored: StoredModel, decode_ahead: bool) -> None:
+    """There is one slot; while the costly image is held up, others are answered."""
+    held, entered = threading.Event(), threading.Event()
+
+    async def use(pipeline: Pipeline) -> None:
+        assert pipeline._apart is not None
+        decode = pipeline._apart.tensor
+
+        def hold(*arguments: Any) -> Any:
+            entered.set()
+            assert held.wait(60)
+            return decode(*arguments)
+
+        pipeline._apart.tensor = hold  # type: ignore[method-assign]
+        costly = asyncio.create_task(pipeline.run(a_tiff(1), pipeline.top(1), FAR))
+        assert await asyncio.to_thread(entered.wait, 60)
+        assert pipeline.load == (0, 0)
+        for seed in range(3):
+            await pipeline.run(a_png(seed), pipeline.top(1), FAR)
+        assert not costly.done()
+        held.set()
+        assert len(await costly) == 1
+
+    try:
+        using_apart(tiny_stored, use, decode_ahead)
+    finally:
+        held.set()
+
+
+def test_a_deadline_ends_the_wait_for_a_costly_image(tiny_stored: StoredModel, decode_ahead: bool) -> None:
+    held = threading.Event()
+
+    async def use(pipeline: Pipeline) -> None:
+        assert pipeline._apart is not None
+        pipeline._apart.tensor = lambda *_: held.wait(60)  # type: ignore[method-assign, assignment, return-value]
+        with pytest.raises(DeadlineExceeded):
+            await pipeline.run(a_tiff(1), pipeline.top(1), asyncio.get_running_loop().time() + 0.2)
+        held.set()
+
+    using_apart(tiny_stored, use, decode_ahead)
