@@ -33,7 +33,7 @@ def keys() -> None:
     metavar="FILE",
     help="Add the line there, and print the key alone. It is made where it is not, for its owner alone to read.",
 )
-@click.option("--images-per-s", type=click.FloatRange(0, 1e9, min_open=True), help="Images a second it may send.")
+@click.option("--images-per-s", type=click.FloatRange(1e-6, 1e9), help="Images a second it may send.")
 @click.option("--burst", type=click.IntRange(1), help="Images it may send at once after a quiet while.")
 @click.option("--concurrency", type=click.IntRange(1), help="Images it may have in work.")
 def new(name: str, file: Path | None, images_per_s: float | None, burst: int | None, concurrency: int | None) -> None:

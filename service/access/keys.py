@@ -68,8 +68,13 @@ def checked_name(name: str) -> str:
 def line_of(name: str, key: str, **limits: float | None) -> str:
     """The line that lets the holder of ``key`` in; limits that are None are left out."""
     digest = hashlib.sha256(key.encode()).hexdigest()
-    given = [f"{name}={value:g}" for name, value in limits.items() if value is not None]
+    given = [f"{name}={_plain(value)}" for name, value in limits.items() if value is not None]
     return " ".join([checked_name(name), f"sha256:{digest}", *given])
+
+
+def _plain(value: float) -> str:
+    """Without an exponent, as lines have it; to the sixth digit."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def parse_keys(text: str, usual: Limits) -> list[ApiKey]:

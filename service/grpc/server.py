@@ -1,8 +1,8 @@
 """The gRPC server in a worker: started, kept up, stopped; the port is all workers'.
 
 A request whose path is no UTF-8 ends ``grpc.aio``'s server, of every version up to 1.85 at least: its main loop decodes
-the path, and what that raises is caught by nobody. The calls under way are finished, but the port is closed. So the
-server is looked at, and another takes its place.
+the path, and what that raises is caught by nobody. The calls under way are finished, one that comes in that moment is
+cancelled, and the port is closed. So the server is looked at, and another takes its place.
 """
 
 from __future__ import annotations

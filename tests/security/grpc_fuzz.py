@@ -215,21 +215,26 @@ class Fuzz:
     def _connection(self) -> socket.socket:
         """Once there is one: a request without a name makes the service put another gRPC server into the port."""
         for _ in range(200):
-            with suppress(ConnectionRefusedError):
+            with suppress(ConnectionError):
                 return socket.create_connection((HOST, self._port), timeout=TIMEOUT_S)
             self.found.answers["frames: waited for a new server"] += 1
             time.sleep(0.05)
         raise ConnectionRefusedError("gRPC did not come back")
 
     def _send_sound(self) -> None:
-        try:
-            said = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")(
-                SOUND_INFER, timeout=TIMEOUT_S, wait_for_ready=True
-            )
-            shape = list(pb.ModelInferResponse.FromString(said).outputs[0].shape)
-            self.found.note("sound requests", "OK", "" if shape == [2, 2] else f"a sound request: {shape}")
-        except grpc.RpcError as error:
-            self.found.note("sound requests", error.code().name, f"a sound request: {error.code()} {error.details()}")
+        """A sound request has its answer; one that comes while the server is replaced is sent again, as clients do."""
+        for left in (2, 1, 0):
+            try:
+                call = self._channel.unary_unary(f"/{SERVICE}/ModelInfer")
+                said = call(SOUND_INFER, timeout=TIMEOUT_S, wait_for_ready=True)
+            except grpc.RpcError as error:
+                passing = left and error.code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+                wrong = "" if passing else f"a sound request: {error.code()} {error.details()}"
+                self.found.note("sound requests", f"{error.code().name}, sent again", wrong)
+            else:
+                shape = list(pb.ModelInferResponse.FromString(said).outputs[0].shape)
+                self.found.note("sound requests", "OK", "" if shape == [2, 2] else f"a sound request: {shape}")
+                return
 
 
 def _sound_infer() -> bytes:

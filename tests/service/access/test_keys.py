@@ -45,6 +45,9 @@ def test_limits_are_written_and_read_alike() -> None:
     line = line_of("app", "a-key", images_per_s=2.5, burst=7, concurrency=None)
     assert line == f"app sha256:{HASH} images_per_s=2.5 burst=7"
     assert parse_keys(line, Limits())[0].limits == Limits(2.5, 7)
+    large = line_of("app", "a-key", images_per_s=1e9, burst=10**9, concurrency=10**6)
+    assert parse_keys(large, Limits())[0].limits == Limits(1e9, 10**9, 10**6)
+    assert parse_keys(line_of("app", "a-key", images_per_s=1e-6), Limits())[0].limits == Limits(1e-6)
 
 
 @pytest.mark.parametrize(
