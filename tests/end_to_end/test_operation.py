@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -138,6 +141,34 @@ def test_a_killed_worker_is_replaced_and_the_others_answer_meanwhile(serve: Serv
         server.wait_for_line("ready after")
         page = samples(httpx.get(f"{server.url}/metrics").text)
         assert page["resnet_workers_ready", frozenset()] == 2
+
+
+def test_a_stop_turns_readiness_first_then_refuses_then_answers_what_it_took(serve: Serve) -> None:
+    data = picture(1)
+    head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    with serve(RESNET_DRAIN_S="600", RESNET_STOP_S="900", RESNET_DEADLINE_S="120") as server:
+        port = int(server.url.rpartition(":")[2])
+        (worker,) = [w for w in psutil.Process(server.process.pid).children() if "_bentoml" in " ".join(w.cmdline())]
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as taken:
+            taken.sendall(head + data[:100])
+            server.process.send_signal(signal.SIGTERM)
+            until(lambda: httpx.get(f"{server.url}/readyz").status_code == 503, "the turn of readiness")
+            answer = httpx.post(f"{server.url}/v1/classify", content=data)
+            assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+            worker.send_signal(signal.SIGTERM)  # which ends the wait
+
+            def refused() -> bool:
+                with socket.socket() as other:
+                    other.settimeout(1)
+                    return other.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
+
+            until(refused, "refusal")
+            assert server.process.poll() is None
+            taken.sendall(data[100:])
+            answered = b"".join(iter(lambda: taken.recv(65536), b""))
+        assert answered.startswith(b"HTTP/1.1 200 ")
+        assert b'"predictions"' in answered
+        assert server.process.wait(60) == 0
 
 
 def test_work_for_clients_that_left_is_dropped(serve: Serve) -> None:

@@ -165,7 +165,6 @@ def full_store() -> Mapping[str, Any]:
             check(not list(store.root.glob(".staging-*")), "nothing is left of it")
             fill(store.root)
             serves_on(instance)
-            replaced(instance)
     return {"publishing": told[-60:], "left of it": "nothing", "images": "answered"}
 
 
