@@ -6,6 +6,8 @@ const TITLES = {
   not_an_image: "Not a picture the service reads",
   bad_image: "The picture is damaged",
   image_too_large: "Too many pixels",
+  image_too_costly: "Too costly to decode",
+  decoder_crashed: "The picture is damaged",
   body_too_large: "The file is too large",
   overloaded: "The service is busy",
   not_ready: "The service is still loading",
@@ -15,7 +17,9 @@ const TITLES = {
   unreachable: "No answer",
 };
 // The same file would get the same answer.
-const FINAL = new Set(["not_an_image", "bad_image", "image_too_large", "body_too_large", "bad_request"]);
+const FINAL = new Set([
+  "not_an_image", "bad_image", "image_too_large", "image_too_costly", "decoder_crashed", "body_too_large", "bad_request",
+]);
 
 export function showFailure(card, name, failure) {
   const title = TITLES[failure.code] ?? "The service failed";

@@ -27,12 +27,12 @@ def with_scans(data: bytes, count: int) -> bytes:
 
 @made
 def jpeg_noise() -> bytes:
-    return filling(Image.fromarray(noise()), "JPEG", (30, 15), subsampling=0)
+    return filling(Image.fromarray(noise()), "JPEG", (30, 15, 8, 3), subsampling=0)
 
 
 @made
 def jpeg_noise_cmyk() -> bytes:
-    return filling(Image.fromarray(noise(channels=4), "CMYK"), "JPEG", (30, 15), subsampling=0)
+    return filling(Image.fromarray(noise(channels=4), "CMYK"), "JPEG", (30, 15, 8, 3), subsampling=0)
 
 
 @made
@@ -42,12 +42,12 @@ def jpeg_flat_progressive() -> bytes:
 
 @made
 def jpeg_noise_progressive() -> bytes:
-    return filling(Image.fromarray(noise()), "JPEG", (30, 15, 5), progressive=True, subsampling=0)
+    return filling(Image.fromarray(noise()), "JPEG", (30, 15, 5, 2), progressive=True, subsampling=0)
 
 
 @made
 def jpeg_noise_progressive_cmyk() -> bytes:
-    return filling(Image.fromarray(noise(channels=4), "CMYK"), "JPEG", (15, 5), progressive=True, subsampling=0)
+    return filling(Image.fromarray(noise(channels=4), "CMYK"), "JPEG", (15, 5, 2), progressive=True, subsampling=0)
 
 
 @made
@@ -146,3 +146,10 @@ def mpo_many() -> bytes:
         for tag, kind, size, value in entries
     )
     return _with_segments(_segment(0xE2, b"MPF\x00" + head + body + b"\x00" * 4 + table))
+
+
+@made
+def jpeg_most_in_a_slot() -> bytes:
+    """As many pixels times scans as a slot's thread takes, in the mode that takes most memory."""
+    pixels = noise(channels=4)[:3600, :3700]
+    return filling(Image.fromarray(pixels, "CMYK"), "JPEG", (15, 5, 2), progressive=True, subsampling=0)

@@ -46,10 +46,16 @@ def _png_with(chunks: bytes, behind: bool = False) -> bytes:
     return plain[:at] + chunks + plain[at:]
 
 
-def _texts() -> bytes:
-    """As much text as Pillow takes, 62 MB of it."""
+def _texts(count: int = 62) -> bytes:
+    """Megabytes of text; 62 are as many as Pillow takes."""
     text = b"\x00\x00" + zlib.compress(bytes(1_000_000), 9)
-    return b"".join(_chunk(b"zTXt", b"%d" % n + text) for n in range(62))
+    return b"".join(_chunk(b"zTXt", b"%d" % n + text) for n in range(count))
+
+
+@made
+def png_most_in_a_slot() -> bytes:
+    """As many pixels and texts as a slot's thread takes, in the mode that takes most."""
+    return _png(16, 6, True, bytes(8), (SIDE, SIDE // 2), _texts(16))
 
 
 @made
@@ -60,12 +66,6 @@ def png_flat_rgb() -> bytes:
 @made
 def png_noise_rgb() -> bytes:
     return saved(Image.fromarray(noise(levels=2)), "PNG", compress_level=1)
-
-
-def _texts() -> bytes:
-    """As much text as Pillow takes, 62 MB of it."""
-    text = b"\x00\x00" + zlib.compress(bytes(1_000_000), 9)
-    return b"".join(_chunk(b"zTXt", b"%d" % n + text) for n in range(62))
 
 
 @made

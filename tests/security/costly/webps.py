@@ -82,3 +82,15 @@ def webp_chunks() -> bytes:
 def webp_exif_tags() -> bytes:
     inner = tiny("WEBP")
     return _riff(_vp8x(8, 64, 64), (b"VP8 ", inner[20:]), (b"EXIF", exif_bomb(2**20, 60_000)))
+
+
+@made
+def webp_most_in_a_slot() -> bytes:
+    """As many pixels as a slot's thread takes."""
+    pixels = noise(channels=4, levels=2)[: SIDE // 2]
+    return saved(Image.fromarray(pixels), "WEBP", lossless=True, quality=0, method=0, exact=True)
+
+
+@made
+def webp_noise_most_in_a_slot() -> bytes:
+    return filling(Image.fromarray(noise(channels=4, levels=64)[: SIDE // 2]), "WEBP", (20, 5), method=0)
