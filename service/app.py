@@ -41,13 +41,16 @@ from _bentoml_sdk import Service  # noqa: E402
 from bentoml.exceptions import BentoMLException  # noqa: E402
 from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
+from uvicorn.protocols.http import auto as uvicorn_auto  # noqa: E402
 
 from service import log_format  # noqa: E402
 from service.errors import NotReady  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.http.connections import Connections, allow_files  # noqa: E402
 from service.http.metrics_server import MetricsServer  # noqa: E402
+from service.http.protocol import guarded  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
@@ -79,6 +82,9 @@ class _Direct(Service[Any]):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
+        allow_files(settings.connections.max_connections)
+        # What uvicorn takes when it starts, after this; BentoML gives no other way to choose it.
+        uvicorn_auto.AutoHTTPProtocol = guarded(Connections(settings.connections, runtime.metrics.rejected))
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             ours = scope["type"] == "http" and api.knows(scope["path"])

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from service.settings import (
     CanarySettings,
+    ConnectionSettings,
     DecodeSettings,
     DriftSettings,
     Group,
@@ -49,6 +50,7 @@ class Settings(Group):
     inference: InferenceSettings = InferenceSettings()
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
     logs: LogSettings = LogSettings()
@@ -79,6 +81,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "inference": InferenceSettings,
     "providers": ProviderSettings,
     "limits": LimitSettings,
+    "connections": ConnectionSettings,
     "decode": DecodeSettings,
     "jobs": JobSettings,
     "logs": LogSettings,

@@ -68,7 +68,7 @@ class Runtime:
         self.requests = RequestLog(settings.logs)
         self.began_s = time.monotonic()
         self.workers = workers.count
-        self.gate = Gate(settings.limits.max_queue)
+        self.gate = Gate(settings.limits.max_queue, settings.limits.max_held_bytes)
         self.control = Control(workers.run_dir)
         self._workers = workers
         self._cpus = max(1, available_cpus() // workers.count)

@@ -157,6 +157,7 @@ class Methods:
                 self._runtime.metrics.stage("read", call.stages.read_s)
                 if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
                     raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
+                ticket.hold(len(data))
                 answer = await self._infer(call, data, ticket.extend)
         return answer.SerializeToString()
 
@@ -181,7 +182,8 @@ class Methods:
     async def _model_stream_infer(self, _: AsyncIterator[bytes], context: Context) -> None:
         """One request after the other, answered in their order; one that fails does not end the stream."""
         try:
-            with self._streams.admit():
+            with self._streams.admit() as place:
+                place.extend(1)
                 while (data := await self._next(context)) is not None:
                     await context.write((await self._stream_answer(data, context)).SerializeToString())
         except ServiceError as error:
@@ -205,6 +207,7 @@ class Methods:
         try:
             async with self._settled(call):
                 with self._runtime.gate.admit() as ticket:
+                    ticket.hold(len(data))
                     return pb.ModelStreamInferResponse(infer_response=await self._infer(call, data, ticket.extend))
         except ServiceError as error:
             failed = pb.ModelInferResponse(id=call.request_id)

@@ -16,11 +16,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import MethodNotAllowed, ServiceError, UnknownRoute
 from service.http.answers import Answer, error_answer
+from service.http.connections import Connections
 from service.http.page import metrics_answer
+from service.http.protocol import guarded
 from service.http.request_ids import request_id
 from service.metrics import Metrics
 from service.ports import listen
-from service.settings import ServerSettings
+from service.settings import ConnectionSettings, ServerSettings
 
 _PATH: Final = "/metrics"
 _MOST_CONNECTIONS: Final = 64  # each may ask for a page, which takes a thread
@@ -43,6 +45,7 @@ class MetricsServer:
         self._server = _Server(
             uvicorn.Config(
                 self._answer,
+                http=guarded(Connections(ConnectionSettings(max_connections=_MOST_CONNECTIONS), metrics.rejected)),
                 interface="asgi3",
                 lifespan="off",
                 proxy_headers=False,
