@@ -16,8 +16,10 @@ from service.errors import (
     InferenceFailed,
     NotAnImage,
     Overloaded,
+    SlowClient,
     TooManyImages,
     UnknownModel,
+    UnsupportedEncoding,
 )
 from service.http.operation import Content
 from service.http.routing import Call, Query
@@ -41,7 +43,9 @@ IMAGES_BODY: Final[Content] = {
 IMAGES_ERRORS: Final = (
     BadRequest,
     UnknownModel,
+    SlowClient,
     BodyTooLarge,
+    UnsupportedEncoding,
     TooManyImages,
     ImageTooLarge,
     NotAnImage,

@@ -51,8 +51,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self.since = self.loop.time()
         self._in_message = False  # from a request's first byte to its body's last
         self._in_body = False
-        self._begun_now = False  # a request began in the data that is being parsed
-        self._unparsed = 0  # bytes since the request began that were no body: what is kept of them is bounded by this
+        self._beside = 0  # bytes that were no body since a head, body or request ended: what the parser may keep
+        self._shared = False  # a request began in the same data that another one ended in, so ``_beside`` lacks some
         self._hosts = 0
         self._closing = False
         self._refused = False
@@ -108,8 +108,9 @@ class GuardedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._begun_now = False
-        self._unparsed += len(data)
+        if not self._in_message:
+            self._shared = False
+        self._beside += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -120,20 +121,13 @@ class GuardedProtocol(HttpToolsProtocol):
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ServiceError) else BadRequest(f"this is no valid HTTP: {error}"))
         else:
-            if self._unparsed > MAX_HEAD_BYTES:
-                self._check_growth()
-
-    def _check_growth(self) -> None:
-        """More came than a head may have, and no whole head and no body of it."""
-        if self._begun_now:  # what came before it began is not of it
-            self._unparsed = self._head_bytes()
-        if self._unparsed > MAX_HEAD_BYTES:
-            self._refuse(HeadTooLarge(f"the headers are too large; at most {MAX_HEAD_BYTES} bytes are taken"))
+            if self._beside > MAX_HEAD_BYTES:
+                self._refuse(HeadTooLarge(f"the headers are too large; at most {MAX_HEAD_BYTES} bytes are taken"))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.since = self.loop.time()
-        self._in_message = self._begun_now = True
+        self._in_message = True
         self._hosts = 0
 
     def on_url(self, url: bytes) -> None:
@@ -163,7 +157,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
-        if self._unparsed > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
+        if (self._shared or self._beside > MAX_HEAD_BYTES) and self._head_bytes() > MAX_HEAD_BYTES:
             raise HeadTooLarge(f"the headers are too large; at most {MAX_HEAD_BYTES} bytes are taken")
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -179,7 +173,7 @@ class GuardedProtocol(HttpToolsProtocol):
         if upgrade:
             self.cycle.keep_alive = False
         self._in_body = True
-        self._unparsed = 0
+        self._beside = 0
 
     def _brings_more(self) -> bool:
         """Whether what follows the head is no body to the parser, and is one to others."""
@@ -190,11 +184,12 @@ class GuardedProtocol(HttpToolsProtocol):
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
     def on_body(self, body: bytes) -> None:
-        self._unparsed = 0
+        self._beside = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._in_message = self._in_body = False
+        self._beside, self._shared = 0, True
         super().on_message_complete()
 
     def _should_upgrade(self) -> bool:

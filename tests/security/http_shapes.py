@@ -16,7 +16,7 @@ def _post(headers: bytes, body: bytes) -> bytes:
 
 
 def _get(rest: bytes) -> bytes:
-    return b"GET /v2 HTTP/1.1\r\n" + rest
+    return b"GET /v1/models HTTP/1.1\r\n" + rest
 
 
 _ENDS_EARLY: Final = b"0\r\n\r\n" + HIDDEN
@@ -51,7 +51,7 @@ SMUGGLING: Final = {
     "CL that overflows": _post(b"Content-Length: 18446744073709551616\r\n", HIDDEN),
     "CL empty": _post(b"Content-Length:\r\n", HIDDEN),
     "folded header": _get(b"Host: a\r\nX: 1\r\n 2\r\n\r\n" + HIDDEN),
-    "bare LF": b"GET /v2 HTTP/1.1\nHost: a\n\n" + HIDDEN,
+    "bare LF": b"GET /v1/models HTTP/1.1\nHost: a\n\n" + HIDDEN,
     "bare LF in the head": _get(b"Host: a\nX: b\r\n\r\n" + HIDDEN),
     "bare CR in the head": _get(b"Host: a\rX: b\r\n\r\n" + HIDDEN),
     "NUL in a name": _get(b"Host: a\r\nX\0: b\r\n\r\n" + HIDDEN),
@@ -70,11 +70,11 @@ SMUGGLING: Final = {
     "bare LF in a chunk's extension": _post(b"Transfer-Encoding: chunked\r\n", b"1;\na\r\n0\r\n\r\n" + HIDDEN),
     "upgrade with a body": _post(b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n", HIDDEN),
     "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
-    "HTTP/0.9": b"GET /v2\r\nHost: a\r\n\r\n" + HIDDEN,
-    "HTTP/2.0": b"GET /v2 HTTP/2.0\r\nHost: a\r\n\r\n" + HIDDEN,
-    "HTTP/1.2": b"GET /v2 HTTP/1.2\r\nHost: a\r\n\r\n" + HIDDEN,
-    "unknown method": b"SMUGGLE /v2 HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
-    "method in small letters": b"get /v2 HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
+    "HTTP/0.9": b"GET /v1/models\r\nHost: a\r\n\r\n" + HIDDEN,
+    "HTTP/2.0": b"GET /v1/models HTTP/2.0\r\nHost: a\r\n\r\n" + HIDDEN,
+    "HTTP/1.2": b"GET /v1/models HTTP/1.2\r\nHost: a\r\n\r\n" + HIDDEN,
+    "unknown method": b"SMUGGLE /v1/models HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
+    "method in small letters": b"get /v1/models HTTP/1.1\r\nHost: a\r\n\r\n" + HIDDEN,
 }
 """Each gets one 400, and its connection is closed."""
 
@@ -84,9 +84,12 @@ ONE_REQUEST: Final = {
         b"GET /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN) + HIDDEN,
     ),
     "in a chunk": (404, b"GET /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + _CHUNKED_HIDDEN),
-    "in a body that was answered before it came": (405, b"PUT /v2 HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n"),
+    "in a body that was answered before it came": (
+        405,
+        b"PUT /v1/models HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n",
+    ),
     "behind Connection: close": (200, _get(b"Host: a\r\nConnection: close\r\n\r\n" + HIDDEN)),
-    "behind HTTP/1.0": (200, b"GET /v2 HTTP/1.0\r\n\r\n" + HIDDEN),
+    "behind HTTP/1.0": (200, b"GET /v1/models HTTP/1.0\r\n\r\n" + HIDDEN),
     "behind an upgrade": (200, _get(b"Host: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n" + HIDDEN)),
     "in a trailer": (
         404,

@@ -79,7 +79,7 @@ class Client:
 
     async def until_closed(self) -> list[Reply]:
         data = b""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(10):
             with suppress(ConnectionError):
                 while more := await self.reader.read(2**16):
                     data += more
@@ -89,7 +89,7 @@ class Client:
 
     async def reply(self) -> Reply:
         """The next one."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(10):
             head = await self.reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"content-length: (\d+)", head)
             body = await self.reader.readexactly(int(length[1]) if length else 0)
@@ -172,7 +172,7 @@ def check_refused(found: list[Reply], status: int, code: str) -> str:
 def test_what_can_be_read_in_two_ways_is_refused(shape: str) -> None:
     async def use(served: Served) -> None:
         check_refused(await served.ask(SMUGGLING[shape]), 400, "bad_request")
-        assert "/v2" not in served.app.paths
+        assert served.app.paths in ([], ["/v1/classify"])  # the second where only its body is wrong
         assert served.counted == ["bad_http"]
 
     serve(use)
@@ -258,7 +258,7 @@ def test_heads_beyond_the_bounds(head: bytes, status: int, code: str, size: int)
 def test_what_comes_beside_a_body_is_bounded(start: bytes) -> None:
     async def use(served: Served) -> None:
         head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-        found = await served.ask(head + b"1\r\na\r\n", start, *[b"y" * 10_000] * 4)
+        found = await served.ask(head + b"1\r\na\r\n", start, *[b"y" * 10_000] * 60)
         check_refused(found, 431, "head_too_large")
         assert served.app.gone == 1
 
@@ -302,7 +302,7 @@ def test_a_refusal_does_not_overtake_answers(broken: bytes, queued: int) -> None
     async def use(served: Served) -> None:
         async with served.client() as client:
             await client.send(get("/wait") + b"".join(get(f"/{n}") for n in range(queued)) + broken + HIDDEN)
-            await served.app.entered.wait()
+            await asyncio.wait_for(served.app.entered.wait(), 10)
             served.app.go.set()
             *answers, refusal = await client.until_closed()
         assert [reply.body for reply in answers] == [b"/wait|", *(f"/{n}|".encode() for n in range(queued))]
@@ -316,7 +316,7 @@ def test_a_body_that_breaks_off_the_rules_ends_its_request_alone() -> None:
     async def use(served: Served) -> None:
         async with served.client() as client:
             await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-            await served.app.entered.wait()
+            await asyncio.wait_for(served.app.entered.wait(), 10)
             await client.send(b"no chunk\r\n")
             check_refused(await client.until_closed(), 400, "bad_request")
         assert served.app.gone == 1
@@ -328,7 +328,7 @@ def test_pipelined_requests_are_bounded() -> None:
     async def use(served: Served) -> None:
         async with served.client() as client:
             await client.send(get("/wait") + b"".join(get(f"/{n}") for n in range(1000)))
-            await served.app.entered.wait()
+            await asyncio.wait_for(served.app.entered.wait(), 10)
             served.app.go.set()
             *answers, refusal = await client.until_closed()
         assert len(answers) == 1 + MAX_PIPELINED
@@ -342,8 +342,8 @@ def test_a_client_that_leaves_is_told_to_the_request_at_work() -> None:
     async def use(served: Served) -> None:
         async with served.client() as client:
             await client.send(b"POST /first HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n")
-            await served.app.entered.wait()
-        async with asyncio.timeout(60):
+            await asyncio.wait_for(served.app.entered.wait(), 10)
+        async with asyncio.timeout(10):
             await served.app.left.wait()
 
     serve(use)
@@ -401,7 +401,7 @@ def test_a_request_at_work_has_time() -> None:
     async def use(served: Served) -> None:
         async with served.client() as client:
             await client.send(get("/wait"))
-            await served.app.entered.wait()
+            await asyncio.wait_for(served.app.entered.wait(), 10)
             for _ in range(3):
                 check_refused(await served.ask(b"G"), 408, "slow_client")
             served.app.go.set()
@@ -429,7 +429,7 @@ def test_a_connection_beyond_the_bound_takes_the_place_of_one_that_waits() -> No
             await first.send(get("/first"))
             await first.reply()
             await second.send(get("/wait"))
-            await served.app.entered.wait()
+            await asyncio.wait_for(served.app.entered.wait(), 10)
             async with served.client() as third:
                 await third.send(get("/third"))
                 assert (await third.reply()).body == b"/third|"
@@ -447,7 +447,7 @@ def test_where_all_are_in_use_only_probes_are_answered(monkeypatch: pytest.Monke
     async def use(served: Served) -> None:
         async with served.client() as busy, served.client() as spare:
             await busy.send(get("/wait"))
-            await served.app.entered.wait()
+            await asyncio.wait_for(served.app.entered.wait(), 10)
             await spare.send(get("/readyz"))
             assert (await spare.reply()).body == b"/readyz|"
             await spare.send(get("/x"))
