@@ -63,6 +63,7 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
     from service.forming import Forming
     from service.http.answers import json_answer
     from service.http.bodies import read_body, split_images
+    from service.http.routing import Call
     from service.metrics import STAGES, Metrics
     from service.postprocess import softmax, top_k
     from service.slots import Slots
@@ -89,7 +90,8 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
             more = start + _CHUNK < len(body)
             return {"type": "http.request", "body": body[start : start + _CHUNK], "more_body": more}
 
-        await read_body(Headers({"content-length": str(len(body))}), receive, 2**25)
+        headers = Headers({"content-length": str(len(body))})
+        await read_body(Call("POST", headers, b"", receive, math.inf, ""), 2**25, 10.0)
 
     def post() -> None:
         for row in softmax(logits):

@@ -51,10 +51,11 @@ from service.errors import NotReady  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
 from service.http.bounded import BoundedBodies  # noqa: E402
+from service.http.connections import Connections, allow_files  # noqa: E402
 from service.http.cors import with_cors  # noqa: E402
 from service.http.metrics_server import MetricsServer  # noqa: E402
 from service.http.probes import BENTOML_PATHS  # noqa: E402
-from service.http.refusing import refusing  # noqa: E402
+from service.http.protocol import guarded  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
@@ -93,8 +94,9 @@ class _Direct(Service[Any]):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
+        allow_files(settings.connections.max_connections)
         # What uvicorn takes when it starts, after this; BentoML gives no other way to choose it.
-        uvicorn_auto.AutoHTTPProtocol = refusing(api)
+        uvicorn_auto.AutoHTTPProtocol = guarded(Connections(settings.connections, runtime.metrics.rejected), api)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             if stopping.began and scope["type"] == "http":

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from service.settings import (
     AccessSettings,
     CanarySettings,
+    ConnectionSettings,
     DecodeSettings,
     DriftSettings,
     Group,
@@ -50,6 +51,7 @@ class Settings(Group):
     inference: InferenceSettings = InferenceSettings()
     providers: ProviderSettings = ProviderSettings()
     limits: LimitSettings = LimitSettings()
+    connections: ConnectionSettings = ConnectionSettings()
     decode: DecodeSettings = DecodeSettings()
     jobs: JobSettings = JobSettings()
     logs: LogSettings = LogSettings()
@@ -81,6 +83,7 @@ _GROUPS: Final[dict[str, type[Group]]] = {
     "inference": InferenceSettings,
     "providers": ProviderSettings,
     "limits": LimitSettings,
+    "connections": ConnectionSettings,
     "decode": DecodeSettings,
     "jobs": JobSettings,
     "logs": LogSettings,

@@ -9,10 +9,13 @@
     |-- UnknownJob              404 unknown_job
     |-- MethodNotAllowed        405 method_not_allowed
     |-- NotAcceptable           406 not_acceptable
+    |-- SlowClient              408 slow_client
     |-- JobNotDone              409 job_not_done
     |-- JobFailed               409 job_failed
     |-- BodyTooLarge            413 body_too_large
     |-- TooManyImages           413 too_many_images
+    |-- UriTooLong              414 uri_too_long
+    |-- UnsupportedEncoding     415 unsupported_encoding
     |-- ImageError              (one image's fault; in a request of many it fails alone)
     |   |-- ImageTooLarge       413 image_too_large
     |   |-- NotAnImage          415 not_an_image
@@ -27,8 +30,10 @@
     |-- KeyRate                 429 key_rate, with Retry-After
     |-- KeyBusy                 429 key_concurrency, with Retry-After
     |-- TooManyJobs             429 too_many_jobs, with Retry-After
+    |-- HeadTooLarge            431 head_too_large
     |-- NotReady                503 not_ready, with Retry-After
     |-- ShuttingDown            503 shutting_down, with Retry-After
+    |-- TooManyConnections      503 too_many_connections, with Retry-After
     |-- InferenceFailed         500 inference_failed
     |-- DeadlineExceeded        504 deadline_exceeded
     `-- StorageFull             507 storage_full
@@ -111,6 +116,12 @@ class NotAcceptable(ServiceError):
     status, code = 406, "not_acceptable"
 
 
+class SlowClient(ServiceError):
+    """The request did not come, or came to a halt, within the time that it may take."""
+
+    status, code = 408, "slow_client"
+
+
 class JobNotDone(ServiceError):
     """Its results are not all there yet."""
 
@@ -133,6 +144,18 @@ class TooManyImages(ServiceError):
     """The request holds more images than RESNET_MAX_IMAGES."""
 
     status, code = 413, "too_many_images"
+
+
+class UriTooLong(ServiceError):
+    """The request's target is too long."""
+
+    status, code = 414, "uri_too_long"
+
+
+class UnsupportedEncoding(ServiceError):
+    """The body has a Content-Encoding; bodies are taken as they are."""
+
+    status, code = 415, "unsupported_encoding"
 
 
 class ImageError(ServiceError):
@@ -194,7 +217,9 @@ class LoadFailed(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """RESNET_MAX_QUEUE images are in work already, or so many that RESNET_DEADLINE_S would be half over."""
+    """RESNET_MAX_QUEUE images are in work already, or so many that RESNET_DEADLINE_S would be half over, or
+    RESNET_MAX_HELD_BYTES of bodies are held.
+    """
 
     status, code, retry_after_s = 429, "overloaded", 1
 
@@ -221,6 +246,12 @@ class TooManyJobs(ServiceError):
     status, code, retry_after_s = 429, "too_many_jobs", 30
 
 
+class HeadTooLarge(ServiceError):
+    """The request's headers are too many, or too large."""
+
+    status, code = 431, "head_too_large"
+
+
 class NotReady(ServiceError):
     """The models are loading."""
 
@@ -231,6 +262,12 @@ class ShuttingDown(ServiceError):
     """The service stops."""
 
     status, code, retry_after_s = 503, "shutting_down", 1
+
+
+class TooManyConnections(ServiceError):
+    """RESNET_MAX_CONNECTIONS are open already, and all of them in use."""
+
+    status, code, retry_after_s = 503, "too_many_connections", 1
 
 
 class InferenceFailed(ServiceError):

@@ -1,4 +1,4 @@
-"""How much is let in: the images between acceptance and answer, bounded in number and in time."""
+"""How much is let in: images between acceptance and answer, in number and in time, and bytes of bodies."""
 
 from __future__ import annotations
 
@@ -21,16 +21,25 @@ _NEWEST: Final = 0.05
 
 
 class Gate:
-    """Counts images in the service and refuses those beyond ``limit``. Event loop only.
+    """Counts images and bytes in the service and refuses those beyond ``limit`` and ``max_bytes``. Event loop only.
 
-    And those that would stay for longer than ``patience_s``, as their deadline would pass, and what was computed of
+    And images that would stay for longer than ``patience_s``, as their deadline would pass, and what was computed of
     them would be lost. How long that is, the answers tell: who came as one of n images and was answered t later saw
     an image leave every t / n.
     """
 
-    def __init__(self, limit: int, *, patience_s: float = math.inf, clock: Callable[[], float] = perf_counter) -> None:
+    def __init__(
+        self,
+        limit: int,
+        max_bytes: float = math.inf,
+        *,
+        patience_s: float = math.inf,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
         self.limit = limit
+        self.max_bytes = max_bytes
         self.images = 0
+        self.bytes = 0
         self.clock = clock
         self._patience_s = patience_s
         self._image_s = 0.0
@@ -48,14 +57,14 @@ class Gate:
 
     @contextmanager
     def admit(self, holder: Holder | None = None) -> Iterator[Ticket]:
-        """Room for one image, taken before the request's body is read; ``Overloaded`` where there is none.
+        """A ticket, before the request's body is read; ``Overloaded`` where there is no room for an image.
 
-        ``holder`` has the key that the request came with; its limits raise as ``Holder.take`` does.
+        It takes no room yet: a client that sends its body slowly keeps nobody out. ``holder`` has the key that the
+        request came with; of its limits an image is taken at once, which raises as ``Holder.take`` does.
         """
         if self.full:
             raise Overloaded(BUSY)
         ticket = Ticket(self, holder)
-        ticket.extend(1)
         try:
             yield ticket
             self._answered(ticket.among, self.clock() - ticket.began_s)
@@ -72,23 +81,43 @@ class Ticket:
     def __init__(self, gate: Gate, holder: Holder | None) -> None:
         self._gate = gate
         self._holder = holder
+        self._of_key = 0
         self.images = 0
+        self.bytes = 0
         self.among = 0
         self.began_s = 0.0
+        self._use_key(1)
 
     def extend(self, images: int) -> None:
         """Take room for ``images`` in all."""
         more = max(0, images - self.images)
         if self._gate.images + more > self._gate.limit:
             raise Overloaded(BUSY)
-        if self._holder is not None:
-            self._holder.take(more, self.images)
+        self._use_key(images)
         self._gate.images += more
         self.images += more
         self.among, self.began_s = self._gate.images, self._gate.clock()
 
+    def expect(self, body_bytes: int) -> None:
+        """``Overloaded`` where so many bytes would not fit now. They take no room before they are here."""
+        if self._gate.bytes + body_bytes > self._gate.max_bytes:
+            raise Overloaded("the service holds as many bytes of images as it may; try again")
+
+    def hold(self, more_bytes: int) -> None:
+        """Take room for bytes that came; ``Overloaded`` where there is none."""
+        self.expect(more_bytes)
+        self._gate.bytes += more_bytes
+        self.bytes += more_bytes
+
     def close(self) -> None:
         """Give all of it back."""
         self._gate.images -= self.images
+        self._gate.bytes -= self.bytes
         if self._holder is not None:
-            self._holder.give_back(self.images)
+            self._holder.give_back(self._of_key)
+
+    def _use_key(self, images: int) -> None:
+        """Of the key's limits, ``images`` in all."""
+        if self._holder is not None and images > self._of_key:
+            self._holder.take(images - self._of_key, self._of_key)
+            self._of_key = images

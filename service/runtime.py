@@ -80,7 +80,8 @@ class Runtime:
         self.began_s = time.monotonic()
         self.workers = workers.count
         self.access = Access(settings.access, workers.count)
-        self.gate = Gate(settings.limits.max_queue, patience_s=_PATIENCE * settings.limits.deadline_s)
+        limits = settings.limits
+        self.gate = Gate(limits.max_queue, limits.max_held_bytes, patience_s=_PATIENCE * limits.deadline_s)
         self.control = Control(workers.run_dir)
         self._workers = workers
         self._cpus = max(1, available_cpus() // workers.count)

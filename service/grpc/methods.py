@@ -167,6 +167,7 @@ class Methods:
                 self._runtime.metrics.stage("read", call.stages.read_s)
                 if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
                     raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
+                ticket.hold(len(data))
                 answer = await self._infer(call, data, ticket.extend)
         return answer.SerializeToString()
 
@@ -192,7 +193,8 @@ class Methods:
         """One request after the other, answered in their order; one that fails does not end the stream."""
         try:
             self._check_key(context.invocation_metadata() or ())
-            with self._streams.admit():
+            with self._streams.admit() as place:
+                place.extend(1)
                 while (data := await self._next(context)) is not None:
                     await context.write((await self._stream_answer(data, context)).SerializeToString())
         except ServiceError as error:
@@ -216,6 +218,7 @@ class Methods:
         try:
             async with self._settled(call):
                 with self._runtime.gate.admit(call.holder) as ticket:
+                    ticket.hold(len(data))
                     return pb.ModelStreamInferResponse(infer_response=await self._infer(call, data, ticket.extend))
         except ServiceError as error:
             failed = pb.ModelInferResponse(id=call.request_id)

@@ -18,6 +18,7 @@ from service.errors import (
     Overloaded,
     ServiceError,
     ShuttingDown,
+    SlowClient,
     UnknownRoute,
 )
 from service.gate import BUSY
@@ -134,7 +135,7 @@ class Api:
     async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:
         path = "an unknown path" if match is None else match.path
         try:
-            async with asyncio.timeout_at(call.deadline):
+            async with asyncio.timeout_at(call.deadline) as call.timer:
                 return await self._handle(call, match, route)
         except ClientGone:
             # Nobody hears it, but the server waits for an answer before it lets the request go.
@@ -145,8 +146,7 @@ class Api:
             allow = ((b"allow", match.allowed.encode()),) if match and isinstance(error, MethodNotAllowed) else ()
             return error_answer(error, call.request_id, *allow, path=asked)
         except TimeoutError:
-            late = DeadlineExceeded("no answer within the time that this route allows")
-            return error_answer(late, call.request_id, path=asked)
+            return error_answer(_late(call), call.request_id, path=asked)
         except Exception:
             logger.exception("request %s to %s failed", call.request_id, path)
             failed = ServiceError("the service failed; the request id helps its operator")
@@ -161,3 +161,9 @@ class Api:
             call.holder = holder_of(self._keys, call.headers.get)
         call.path = match.values
         return await route.handler(call)
+
+
+def _late(call: Call) -> ServiceError:
+    if call.reading:
+        return SlowClient("the body did not come in time, or nothing more of it for too long")
+    return DeadlineExceeded("no answer within the time that this route allows")

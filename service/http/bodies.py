@@ -3,41 +3,79 @@
 from __future__ import annotations
 
 import binascii
+from collections.abc import Callable
 from typing import Final
 
 import orjson
 from starlette.datastructures import Headers
-from starlette.types import Receive
 
-from service.errors import BadRequest, BodyTooLarge
+from service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 from service.http.disconnect import ClientGone
 from service.http.forms import FormFiles, too_many
+from service.http.routing import Call
 
 
-async def read_body(headers: Headers, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body; ``BodyTooLarge`` before more than ``max_bytes`` of it are held."""
-    too_large = BodyTooLarge(f"the body is too large; at most {max_bytes} bytes are taken")
-    if content_length(headers) > max_bytes:
-        raise too_large
-    chunks: list[bytes] = []
-    held = 0
-    more = True
-    while more:
-        message = await receive()
+class BodyReader:
+    """The body of ``call`` as it comes: at most ``max_bytes``, with no pause longer than ``idle_s``.
+
+    The first of it makes the call one that waits for its client: if its time is over then, that is the client's doing.
+    Raises ``BodyTooLarge`` and ``BadRequest`` for what the headers say.
+    """
+
+    __slots__ = ("_call", "_idle_s", "_max_bytes", "_taken", "more")
+
+    def __init__(self, call: Call, max_bytes: int, idle_s: float) -> None:
+        self._call = call
+        self._max_bytes = max_bytes
+        self._idle_s = idle_s
+        self._taken = 0
+        self.more = True
+        if content_length(call.headers) > max_bytes:
+            raise self._too_large()
+        call.begin_reading(idle_s)
+
+    async def read(self) -> bytes:
+        """What came next, while there is ``more``; ``BodyTooLarge`` before more than ``max_bytes`` are given."""
+        message = await self._call.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        chunk = message.get("body", b"")
-        held += len(chunk)
-        if held > max_bytes:
-            raise too_large
+        chunk: bytes = message.get("body", b"")
+        self._taken += len(chunk)
+        if self._taken > self._max_bytes:
+            raise self._too_large()
+        self.more = message.get("more_body", False)
+        if self.more:
+            self._call.begin_reading(self._idle_s)
+        else:
+            self._call.end_reading()
+        return chunk
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is too large; at most {self._max_bytes} bytes are taken")
+
+
+async def read_body(call: Call, max_bytes: int, idle_s: float, hold: Callable[[int], None] | None = None) -> bytes:
+    """The whole body; raises as ``BodyReader`` does, and what ``hold`` raises, which is told of bytes as they come."""
+    reader = BodyReader(call, max_bytes, idle_s)
+    chunks: list[bytes] = []
+    while reader.more:
+        chunk = await reader.read()
+        if hold is not None:
+            hold(len(chunk))
         chunks.append(chunk)
-        more = message.get("more_body", False)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def check_encoding(headers: Headers) -> None:
+    """``UnsupportedEncoding`` for a body that is compressed or otherwise encoded."""
+    for encoding in headers.getlist("content-encoding"):
+        if encoding.strip().lower() not in ("", "identity"):
+            raise UnsupportedEncoding("the body has a Content-Encoding; send it as it is, without one")
 
 
 def content_length(headers: Headers) -> int:
     """Bytes of the body, as its sender says; 0 where it says nothing."""
-    text = headers.get("content-length", "0")
+    text = headers.get("content-length", "0").strip(" \t")
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise BadRequest("the Content-Length header is no number")
     return int(text)
@@ -92,7 +130,10 @@ def _from_form(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
 
 def _from_json(body: bytes, max_images: int) -> list[bytes]:
     """The images of ``{"images": ["<base64>", ...]}``."""
-    # Before it is parsed, as "[],[],[]" takes twenty times its length in memory; base64 has no commas.
+    # Before it is parsed, as "[],[],[]" takes twenty times its length in memory, and a long string with one character
+    # that is not ASCII five times; base64 has neither commas nor those.
+    if not body.isascii():
+        raise BadRequest("the JSON body is not all ASCII, as base64 is")
     if body.count(b",") >= 2 * max_images + _SPARE_COMMAS:
         raise too_many(max_images)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -14,6 +14,10 @@ from service.errors import BadRequest, TooManyImages
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+_MAX_BOUNDARY: Final = 70  # RFC 2046, 5.1.1
+_MAX_PART_HEADERS: Final = 8
+_MAX_PART_HEADER_BYTES: Final = 4096  # each; a file's name is in one
 
 # A malformed body is the client's affair; it must not fill the operator's log.
 logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
@@ -37,7 +41,16 @@ class FormFiles:
         _, options = parse_options_header(headers["content-type"])
         if not options.get(b"boundary"):
             raise BadRequest("the multipart body cannot be read: it names no boundary")
-        self._parser = MultipartParser(options[b"boundary"], self._callbacks())
+        if len(options[b"boundary"]) > _MAX_BOUNDARY:
+            raise BadRequest(
+                f"the multipart body cannot be read: its boundary is longer than {_MAX_BOUNDARY} characters"
+            )
+        self._parser = MultipartParser(
+            options[b"boundary"],
+            self._callbacks(),
+            max_header_count=_MAX_PART_HEADERS,
+            max_header_size=_MAX_PART_HEADER_BYTES,
+        )
         self._files = 0
         self._ended = False
         self._max_images = max_images

@@ -18,8 +18,10 @@ from service.errors import (
     KeyRate,
     NotAnImage,
     Overloaded,
+    SlowClient,
     TooManyImages,
     UnknownModel,
+    UnsupportedEncoding,
 )
 from service.http.operation import Content
 from service.http.routing import Call, Query
@@ -43,7 +45,9 @@ IMAGES_BODY: Final[Content] = {
 IMAGES_ERRORS: Final = (
     BadRequest,
     UnknownModel,
+    SlowClient,
     BodyTooLarge,
+    UnsupportedEncoding,
     TooManyImages,
     ImageTooLarge,
     NotAnImage,

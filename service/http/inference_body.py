@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from starlette.datastructures import Headers
 
-from service.errors import BadRequest, BodyTooLarge
+from service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
 from service.http.answers import Answer
 from service.inference_protocol.inference import InferAnswer, OutputTensor
 from service.inference_protocol.requests import InferRequest, infer_request, no_shared_memory
@@ -56,7 +56,7 @@ def _decompressed(encoding: str, body: bytes, max_bytes: int) -> bytes:
     if encoding == "identity":
         return body
     if encoding not in _ENCODINGS:
-        raise BadRequest(f"Content-Encoding {shown(encoding)} is not taken; taken are {', '.join(_ENCODINGS)}")
+        raise UnsupportedEncoding(f"Content-Encoding {shown(encoding)} is not taken; taken are {', '.join(_ENCODINGS)}")
     inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)  # 32: gzip or zlib, by what the data begins with
     try:
         content = inflater.decompress(body, max_bytes + 1)
@@ -85,6 +85,8 @@ def _json_length(headers: Headers, total: int) -> int:
 def _json(text: memoryview) -> Mapping[str, Any]:
     if len(text) > _COUNT_FROM_BYTES:
         characters = np.frombuffer(text, np.uint8)
+        if characters.max() > 127:  # one character makes five times its length of a long string
+            raise BadRequest("so long a JSON must be all ASCII; images as text are")
         lists = sum(int(np.count_nonzero(characters == ord(bracket))) for bracket in "[{")
         if lists > _MAX_LISTS or int(np.count_nonzero(characters == ord(","))) > _MAX_VALUES:
             raise BadRequest("the JSON has too many values; send large tensors in binary form")

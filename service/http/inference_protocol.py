@@ -12,6 +12,7 @@ from service.errors import (
     ShuttingDown,
     UnknownModel,
 )
+from service.gate import Ticket
 from service.http.answers import Answer, json_answer
 from service.http.disconnect import UntilDisconnect
 from service.http.images import IMAGES_ERRORS
@@ -159,7 +160,7 @@ class _Protocol:
     async def infer(self, call: Call) -> Answer:
         call.query(Query)
         with self._use(call) as pipeline, self._runtime.gate.admit(call.holder) as ticket:
-            request = await self._read(call)
+            request = await self._read(call, ticket)
             call.stages.images = len(request.images)
             ticket.extend(len(request.images))
             async with UntilDisconnect(call.receive):
@@ -169,9 +170,9 @@ class _Protocol:
     def _use(self, call: Call) -> AbstractContextManager[Pipeline]:
         return self._runtime.use_for(call, call.path["name"], call.path.get("version"))
 
-    async def _read(self, call: Call) -> InferRequest:
+    async def _read(self, call: Call, ticket: Ticket) -> InferRequest:
         limits = self._runtime.settings.limits
-        body = await received_body(self._runtime, call)
+        body = await received_body(self._runtime, call, ticket)
         wanted = (call.headers, body, limits.max_body_bytes, limits.images_per_request)
         if len(body) < _PARSE_ASIDE_FROM_BYTES and "content-encoding" not in call.headers:
             return parse_body(*wanted)

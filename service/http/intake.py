@@ -6,16 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
 
-from service.http.bodies import holds_many, read_body, split_images
+from service.gate import Ticket
+from service.http.bodies import check_encoding, content_length, holds_many, read_body, split_images
 from service.http.disconnect import UntilDisconnect
 from service.http.routing import Call
 from service.runtime import Runtime
 
 
-async def received_body(runtime: Runtime, call: Call) -> bytes:
-    """The whole body of ``call``, timed and counted; raises as ``read_body`` does."""
+async def received_body(runtime: Runtime, call: Call, ticket: Ticket) -> bytes:
+    """The whole body of ``call``, timed, counted and held by ``ticket``; raises as it and ``read_body`` do."""
     began_s = perf_counter()
-    body = await read_body(call.headers, call.receive, runtime.settings.limits.max_body_bytes)
+    ticket.expect(content_length(call.headers))
+    settings = runtime.settings
+    body = await read_body(call, settings.limits.max_body_bytes, settings.connections.body_idle_s, ticket.hold)
     call.stages.read_s = perf_counter() - began_s
     call.stages.received_bytes = len(body)
     runtime.metrics.stage("read", call.stages.read_s)
@@ -27,12 +30,13 @@ async def received_body(runtime: Runtime, call: Call) -> bytes:
 async def admitted(runtime: Runtime, call: Call) -> AsyncIterator[list[bytes]]:
     """The encoded images of ``call``, in order, with room for them in the service until the block ends.
 
-    The block is cancelled where the client leaves. Raises ``Overloaded``, ``BodyTooLarge``, ``TooManyImages`` and
-    ``BadRequest``.
+    The block is cancelled where the client leaves. Raises ``Overloaded``, ``BodyTooLarge``, ``UnsupportedEncoding``,
+    ``TooManyImages`` and ``BadRequest``.
     """
     limits = runtime.settings.limits
     with runtime.gate.admit(call.holder) as ticket:
-        body = await received_body(runtime, call)
+        check_encoding(call.headers)
+        body = await received_body(runtime, call, ticket)
         if holds_many(call.headers):
             images = await runtime.in_decode_pool(split_images, call.headers, body, limits.images_per_request)
         else:

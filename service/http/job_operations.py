@@ -13,11 +13,13 @@ from service.errors import (
     JobFailed,
     JobNotDone,
     MissingOutput,
+    SlowClient,
     StorageFull,
     TooManyImages,
     TooManyJobs,
     UnknownJob,
     UnknownModel,
+    UnsupportedEncoding,
 )
 from service.http.classify import ClassifyQuery
 from service.http.images import IMAGES_BODY, JSON
@@ -99,7 +101,17 @@ CREATE: Final = Operation(
     query=JobQuery,
     body={"application/zip": BINARY, **IMAGES_BODY},
     answers={202: {JSON: JobBody}},
-    errors=(BadRequest, UnknownModel, BodyTooLarge, TooManyImages, MissingOutput, TooManyJobs, StorageFull),
+    errors=(
+        BadRequest,
+        UnknownModel,
+        SlowClient,
+        BodyTooLarge,
+        UnsupportedEncoding,
+        TooManyImages,
+        MissingOutput,
+        TooManyJobs,
+        StorageFull,
+    ),
     examples={"a new job": _example()},
 )
 SHOW: Final = Operation(

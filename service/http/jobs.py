@@ -121,7 +121,11 @@ class Jobs:
         try:
             await asyncio.to_thread(upload.begin, length)
             contents = await receive_images(
-                call.headers, call.receive, upload.input, self._settings, self._runtime.metrics.received
+                call,
+                upload.input,
+                self._settings,
+                self._runtime.settings.connections.body_idle_s,
+                self._runtime.metrics.received,
             )
             job = Job(
                 id=upload.id,

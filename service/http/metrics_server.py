@@ -16,11 +16,13 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import MethodNotAllowed, ServiceError, UnknownRoute
 from service.http.answers import Answer, error_answer
+from service.http.connections import Connections
 from service.http.page import metrics_answer
+from service.http.protocol import guarded
 from service.http.request_ids import request_id
 from service.metrics import Metrics
 from service.ports import listen
-from service.settings import AccessSettings, ServerSettings
+from service.settings import AccessSettings, ConnectionSettings, ServerSettings
 from service.tls import uvicorn_options
 
 _PATH: Final = "/metrics"
@@ -44,6 +46,7 @@ class MetricsServer:
         self._server = _Server(
             uvicorn.Config(
                 self._answer,
+                http=guarded(Connections(ConnectionSettings(max_connections=_MOST_CONNECTIONS), metrics.rejected)),
                 interface="asgi3",
                 lifespan="off",
                 proxy_headers=False,

@@ -6,7 +6,6 @@ messages and the copies of a body are four fifths of it, so a full service does 
 
 from __future__ import annotations
 
-import asyncio
 from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -27,19 +26,15 @@ class Refuser(Protocol):
         """The answer, counted already, with the request's id; None for a request that goes on as others do."""
 
 
-def refusing(refuser: Refuser) -> type[asyncio.Protocol]:
-    """The protocol for uvicorn's configuration that asks ``refuser``."""
-    return type("Refusing", (RefusingProtocol,), {"refuser": refuser})
-
-
 class RefusingProtocol(HttpToolsProtocol):
     """One connection. What is refused has no cycle: its body is parsed, to find the next request, and dropped."""
 
-    refuser: Refuser
+    refuser: Refuser | None = None
     _dropping = False
 
     def on_headers_complete(self) -> None:
-        self._dropping = self.refuser.busy and self._simple and self._refused()
+        refuser = self.refuser
+        self._dropping = refuser is not None and refuser.busy and self._simple and self._refuse_at_once(refuser)
         if not self._dropping:
             super().on_headers_complete()
 
@@ -56,9 +51,9 @@ class RefusingProtocol(HttpToolsProtocol):
             and not self.parser.should_upgrade()
         )
 
-    def _refused(self) -> bool:
+    def _refuse_at_once(self, refuser: Refuser) -> bool:
         path, _, _ = self.url.partition(b"?")
-        refusal = self.refuser.refusal(self.parser.get_method().decode("ascii"), path.decode("latin-1"), self.headers)
+        refusal = refuser.refusal(self.parser.get_method().decode("ascii"), path.decode("latin-1"), self.headers)
         if refusal is None or self.transport.is_closing():
             return False
         answer, request_id = refusal

@@ -104,7 +104,7 @@ class _Repository:
         check_key(call, self._runtime)
         self._runtime.check_ready()
         call.query(Query)
-        body = await read_body(call.headers, call.receive, _MAX_BODY_BYTES)
+        body = await read_body(call, _MAX_BODY_BYTES, self._runtime.settings.connections.body_idle_s)
         try:
             return kind.model_validate_json(body or b"{}")
         except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -41,6 +42,8 @@ class Call:
     model, version -- set by the handler: of the model that answers, empty where none is reached.
     stages   -- of its images; the body's part is set by what reads it.
     holder   -- whose key it came with; None where no keys are asked for.
+    timer    -- ends the call at its deadline, and sooner where its client pauses for too long.
+    reading  -- whether the client is waited for.
     """
 
     method: str
@@ -54,6 +57,20 @@ class Call:
     version: str = ""
     stages: Stages = field(default_factory=Stages)
     holder: Holder | None = None
+    timer: asyncio.Timeout | None = None
+    reading: bool = False
+
+    def begin_reading(self, idle_s: float) -> None:
+        """Wait for the client, for ``idle_s`` at most."""
+        self.reading = True
+        if self.timer is not None and (latest := asyncio.get_running_loop().time() + idle_s) < self.deadline:
+            self.timer.reschedule(latest)
+
+    def end_reading(self) -> None:
+        """What is waited for from now on is ours."""
+        self.reading = False
+        if self.timer is not None and self.timer.when() != self.deadline:
+            self.timer.reschedule(self.deadline)
 
     def query(self, kind: type[Q]) -> Q:
         """The query's parameters; ``BadRequest`` names the first that is wrong, unknown or given twice."""

@@ -9,29 +9,30 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from starlette.datastructures import Headers
-from starlette.types import Message, Receive
 
-from service.errors import BadRequest, BodyTooLarge, DeadlineExceeded
-from service.http.bodies import content_length, is_json
-from service.http.disconnect import ClientGone
+from service.errors import BadRequest
+from service.http.bodies import BodyReader, check_encoding, is_json
 from service.http.forms import FormFiles, is_multipart
 from service.http.json_images import unpack
+from service.http.routing import Call
 from service.jobs.archives import Archive, is_zip
 from service.jobs.record import Contents, Image, clean_name
 from service.jobs.store import disk_errors
 from service.settings import JobSettings
 
 _BLOCK: Final = 2**20  # bytes gathered before a thread is asked to write them
-_PATIENCE_S: Final = 30.0  # with a client that sends nothing
 
 
 async def receive_images(
-    headers: Headers, receive: Receive, path: Path, settings: JobSettings, received: Callable[[int], None]
+    call: Call, path: Path, settings: JobSettings, idle_s: float, received: Callable[[int], None]
 ) -> Contents:
     """The images of a body that is written to ``path``, which is there, as it comes; ``received`` is told its bytes.
 
-    Raises ``BadRequest``, ``BodyTooLarge``, ``TooManyImages`` and ``StorageFull``.
+    Raises ``BadRequest``, ``BodyTooLarge``, ``UnsupportedEncoding``, ``TooManyImages`` and ``StorageFull``. A pause of
+    more than ``idle_s`` ends the call, as a service that stops waits for it.
     """
+    headers = call.headers
+    check_encoding(headers)
     file = _File(path)
     try:
         taker: _Taker
@@ -39,7 +40,7 @@ async def receive_images(
             taker = _Form(headers, file, settings.jobs_max_images)
         else:
             taker = _Whole(headers, file, settings)
-        async for block in _blocks(headers, receive, settings.body_max_bytes):
+        async for block in _blocks(call, settings.body_max_bytes, idle_s):
             received(len(block))
             await asyncio.to_thread(taker.write, block)
         return await asyncio.to_thread(taker.finish)
@@ -47,34 +48,14 @@ async def receive_images(
         await asyncio.to_thread(file.close)
 
 
-async def _blocks(headers: Headers, receive: Receive, max_bytes: int) -> AsyncIterator[bytes]:
+async def _blocks(call: Call, max_bytes: int, idle_s: float) -> AsyncIterator[bytes]:
     """The body in pieces of some size; ``BodyTooLarge`` before more than ``max_bytes`` of it are given."""
-    too_large = BodyTooLarge(f"the body is too large; at most {max_bytes} bytes are taken in a job")
-    if content_length(headers) > max_bytes:
-        raise too_large
-    taken, gathered, more = 0, bytearray(), True
-    while more:
-        message = await _next(receive)
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        more = message.get("more_body", False)
-        taken += len(chunk)
-        if taken > max_bytes:
-            raise too_large
-        gathered += chunk
-        if gathered and (len(gathered) >= _BLOCK or not more):
+    reader, gathered = BodyReader(call, max_bytes, idle_s), bytearray()
+    while reader.more:
+        gathered += await reader.read()
+        if gathered and (len(gathered) >= _BLOCK or not reader.more):
             yield bytes(gathered)
             gathered.clear()
-
-
-async def _next(receive: Receive) -> Message:
-    """The next message; ``DeadlineExceeded`` where none comes for a while, as a service that stops waits for it."""
-    try:
-        async with asyncio.timeout(_PATIENCE_S):
-            return await receive()
-    except TimeoutError:
-        raise DeadlineExceeded(f"nothing more of the body came within {_PATIENCE_S:g} s") from None
 
 
 class _Taker(Protocol):

@@ -69,7 +69,13 @@ logger = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
-_REJECTIONS: Final = {413: "too_large", 429: "queue_full", CLIENT_GONE: "cancelled", 504: "deadline"}
+_REJECTIONS: Final = {
+    408: "slow_client",
+    413: "too_large",
+    429: "queue_full",
+    CLIENT_GONE: "cancelled",
+    504: "deadline",
+}
 _REASONS: Final = {code: code for code in ("unauthorized", "key_rate", "key_concurrency")}
 
 
@@ -137,6 +143,10 @@ class Metrics:
         requests = self._requests.labels(route, model, version, str(status))
         request_seconds = self._request_seconds.labels(route, model, str(status))
         return self._tallies.counter(requests), self._tallies.histogram(request_seconds)
+
+    def rejected(self, reason: str) -> None:
+        """Count what was ended or refused before it was a request; those that are, ``answered`` counts."""
+        self._rejections(reason).inc()
 
     def received(self, body_bytes: int) -> None:
         self._request_bytes.inc(body_bytes)

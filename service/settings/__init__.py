@@ -1,6 +1,7 @@
 """The settings, by the part of the service that takes them: types, bounds, defaults and what they mean."""
 
 from service.settings.access import AccessSettings as AccessSettings
+from service.settings.connections import ConnectionSettings as ConnectionSettings
 from service.settings.models import CanarySettings as CanarySettings
 from service.settings.models import InferenceSettings as InferenceSettings
 from service.settings.models import ProviderSettings as ProviderSettings

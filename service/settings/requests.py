@@ -8,6 +8,8 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    ValidationInfo,
+    field_validator,
 )
 
 from service.settings.values import (
@@ -33,10 +35,25 @@ class LimitSettings(Group):
         10.0,
         gt=0,
         le=3600,
-        description="Seconds from a request's first byte to its answer; beyond it 504.",
+        description="Seconds from a request's first byte to its answer; beyond it 504, or 408 where its body was not "
+        "all there.",
     )
-    max_body_bytes: int = Field(32 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_body_bytes: int = Field(10 * 2**20, ge=1024, description="Largest request body, in bytes.")
+    max_held_bytes: int = Field(
+        640 * 2**20,
+        ge=1024,
+        description="Bytes of request bodies a worker holds at most, from their arrival to the answer; beyond it "
+        "requests get 429. By default 64 bodies of the largest size.",
+    )
     max_images: int = Field(64, ge=1, le=4096, description="Most images in one multipart request.")
+
+    @field_validator("max_held_bytes")
+    @classmethod
+    def _holds_a_body(cls, most: int, others: ValidationInfo) -> int:
+        body = others.data.get("max_body_bytes")  # absent where it is wrong itself
+        if body and most < body:
+            raise ValueError(f"{most} is less than RESNET_MAX_BODY_BYTES, {body}")
+        return most
 
     @property
     def images_per_request(self) -> int:
@@ -110,7 +127,7 @@ class JobSettings(Group):
     )
     jobs_max_images: int = Field(10_000, ge=1, le=1_000_000, description="Most images in one job.")
     jobs_upload_s: float = Field(
-        600.0, gt=0, le=86_400, description="Seconds that a job's body may take to come; beyond it 504."
+        600.0, gt=0, le=86_400, description="Seconds that a job's body may take to come; beyond it 408."
     )
     jobs_ttl_s: float = Field(
         86_400.0, gt=0, le=31_536_000, description="Seconds that a job is kept after it ended; then it is removed."

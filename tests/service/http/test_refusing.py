@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import Overloaded
 from service.http.answers import Answer, error_answer
-from service.http.refusing import Head, refusing
+from service.http.refusing import Head, RefusingProtocol
 
 Ask = Callable[[bytes, int], Awaitable[list[bytes]]]
 
@@ -45,7 +45,13 @@ def talk(refuser: Refuser, *sent: bytes) -> list[tuple[int, bytes]]:
     """The answers on one connection to all that is sent on it, each piece a while after the one before."""
 
     async def run() -> list[tuple[int, bytes]]:
-        config = uvicorn.Config(app, http=refusing(refuser), lifespan="off", log_config=None, port=0)
+        config = uvicorn.Config(
+            app,
+            http=type("Refusing", (RefusingProtocol,), {"refuser": refuser}),
+            lifespan="off",
+            log_config=None,
+            port=0,
+        )
         server = uvicorn.Server(config)
         config.load()
         server.lifespan = config.lifespan_class(config)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.errors import BadRequest, BodyTooLarge, DeadlineExceeded, ServiceError, StorageFull, TooManyImages
+from service.errors import (
+    BadRequest,
+    BodyTooLarge,
+    ServiceError,
+    StorageFull,
+    TooManyImages,
+    UnsupportedEncoding,
+)
 from service.http import uploads
 from service.http.disconnect import ClientGone
+from service.http.routing import Call
 from service.http.uploads import receive_images
 from service.jobs.inputs import Input
 from service.jobs.record import Contents
@@ -23,6 +32,10 @@ from service.settings import JobSettings
 from tests.service.jobs.conftest import a_zip
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def asked(headers: dict[str, str], receive: Any) -> Call:
+    return Call("POST", Headers(headers), b"", receive, math.inf, "")
 
 
 def received(
@@ -36,7 +49,7 @@ def received(
 
     counted: list[int] = []
     path.write_bytes(b"\0" * 10_000)  # room was taken for more than comes
-    contents = asyncio.run(receive_images(Headers(headers), receive, path, JobSettings(**settings), counted.append))
+    contents = asyncio.run(receive_images(asked(headers, receive), path, JobSettings(**settings), 60, counted.append))
     assert sum(counted) == sum(map(len, chunks))
     return contents
 
@@ -130,15 +143,10 @@ def test_a_client_that_leaves(tmp_path: Path) -> None:
         received(tmp_path / "input", [b"x"], {}, leave=True)
 
 
-def test_a_client_that_sends_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "_PATIENCE_S", 0.01)
-
-    async def receive() -> Any:
-        await asyncio.Event().wait()
-
-    (tmp_path / "input").touch()
-    with pytest.raises(DeadlineExceeded, match="nothing more"):
-        asyncio.run(receive_images(Headers(), receive, tmp_path / "input", JobSettings(), lambda _: None))
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip"])
+def test_an_encoded_body(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(UnsupportedEncoding):
+        received(tmp_path / "input", [b"x"], {"content-encoding": encoding})
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "multipart/form-data; boundary=b", "application/json"])
@@ -164,7 +172,7 @@ def test_a_large_body_is_not_held_in_memory(tmp_path: Path, kind: str) -> None:
     tracemalloc.start()
     try:
         contents = asyncio.run(
-            receive_images(Headers({"content-type": kind}), receive, path, JobSettings(), lambda _: None)
+            receive_images(asked({"content-type": kind}, receive), path, JobSettings(), 60, lambda _: None)
         )
         assert tracemalloc.get_traced_memory()[1] < size / 2
     finally:

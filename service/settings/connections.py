@@ -1,0 +1,43 @@
+"""What clients may do with their connections before there is a request to bound."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from service.settings.values import Group
+
+
+class ConnectionSettings(Group):
+    """How long a slow client is waited for, and how many there may be."""
+
+    max_connections: int = Field(
+        2000,
+        ge=1,
+        le=1_000_000,
+        description="Connections a worker keeps open at most. Beyond it those that wait for a request make room, the "
+        "longest first; where all are in use, new ones get 503, but for the probes.",
+    )
+    header_timeout_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds from a request's first byte, or a connection's start, to the end of its headers; beyond "
+        "it 408, and the connection is closed.",
+    )
+    body_idle_s: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds in which nothing more of a request's body comes; beyond it 408. All of it is bounded by "
+        "`RESNET_DEADLINE_S`, a job's by `RESNET_JOBS_UPLOAD_S`.",
+    )
+    keep_alive_s: float = Field(
+        75.0,
+        gt=0,
+        le=3600,
+        allow_inf_nan=False,
+        description="Seconds a connection stays open without a request. Longer than a load balancer's own, or its "
+        "requests meet connections that close: many have 60.",
+    )

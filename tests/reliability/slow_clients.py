@@ -1,0 +1,152 @@
+"""What slow clients cost the others: ``python -m tests.reliability.slow_clients [--connections 500]``.
+
+So many connections begin a request and send a byte of its headers now and then, and as many more a byte of a body.
+Beside them one client sends good images. Prints its latencies with and without them, and how the slow ones ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import resource
+import statistics
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from tests.end_to_end.conftest import picture, running
+from tests.security.http_shapes import replies
+
+_HEAD: Final = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nX-Slow: "
+_BODY: Final = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n"
+_TRICKLE_S: Final = 0.5
+_PATIENCE_S: Final = 120.0
+
+
+@dataclass
+class Found:
+    """Latencies in seconds; how slow connections ended, by kind."""
+
+    alone: list[float] = field(default_factory=list)
+    beside: list[float] = field(default_factory=list)
+    refused: list[int] = field(default_factory=list)
+    ended: dict[str, Counter[str]] = field(default_factory=lambda: {"headers": Counter(), "body": Counter()})
+    open_files: tuple[float, float] = (0, 0)
+
+    @property
+    def ratio(self) -> float:
+        """Of the 99th percentiles: what slow clients cost."""
+        return quantile(self.beside, 99) / quantile(self.alone, 99)
+
+
+def quantile(seconds: list[float], percent: int) -> float:
+    return statistics.quantiles(seconds, n=100, method="inclusive")[percent - 1]
+
+
+class _Slow:
+    """One connection that sends a byte at a time until the service ends it."""
+
+    def __init__(self, port: int, start: bytes) -> None:
+        self._port, self._start = port, start
+
+    async def open(self) -> None:
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writer.write(self._start)
+
+    async def ended(self) -> str:
+        """How: the status of the answer, or ``closed``; ``left open`` where the service waits for ever."""
+        reading = asyncio.create_task(self._reader.read())
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                while not reading.done():
+                    self._writer.write(b"y")
+                    await asyncio.wait([reading], timeout=_TRICKLE_S)
+            found, _ = replies(await reading)
+        except TimeoutError:
+            return "left open"
+        except ConnectionError:
+            return "closed"
+        finally:
+            reading.cancel()
+            self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
+        return str(found[0].status) if found else "closed"
+
+
+async def _ask(client: httpx.AsyncClient, image: bytes, found: Found, into: list[float]) -> None:
+    began = time.perf_counter()
+    response = await client.post("/v1/classify", content=image)
+    into.append(time.perf_counter() - began)
+    if response.status_code != 200:
+        found.refused.append(response.status_code)
+
+
+async def _open_files(client: httpx.AsyncClient) -> float:
+    """Of the worker that has most; a second old at most."""
+    await asyncio.sleep(1.5)
+    page = (await client.get("/metrics")).text
+    line = next(line for line in page.splitlines() if line.startswith("resnet_process_open_files "))
+    return float(line.split()[1])
+
+
+async def measure(url: str, connections: int, requests: int) -> Found:
+    """``requests`` good ones alone, then as many beside twice ``connections`` slow ones and until these are ended."""
+    found, image, port = Found(), picture(1), int(url.rpartition(":")[2])
+    async with httpx.AsyncClient(base_url=url, timeout=_PATIENCE_S) as client:
+        for _ in range(20):
+            await _ask(client, image, found, [])
+        before = await _open_files(client)
+        for _ in range(requests):
+            await _ask(client, image, found, found.alone)
+        kinds = (("headers", _HEAD), ("body", _BODY))
+        slow = [(kind, _Slow(port, start)) for kind, start in kinds for _ in range(connections)]
+        for start in range(0, len(slow), 50):
+            await asyncio.gather(*(one.open() for _, one in slow[start : start + 50]))
+        ends = [(kind, asyncio.create_task(one.ended())) for kind, one in slow]
+        while len(found.beside) < requests or not all(task.done() for _, task in ends):
+            await _ask(client, image, found, found.beside)
+        for kind, task in ends:
+            found.ended[kind][task.result()] += 1
+        found.open_files = (before, await _open_files(client))
+    return found
+
+
+def allow_connections(connections: int) -> None:
+    """Raise this process's limit of open files, as far as it may be; the service inherits it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + 500
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=500, help="slow ones of each of the two kinds")
+    parser.add_argument("--requests", type=int, default=500, help="good ones at least, with and without them")
+    given = parser.parse_args()
+    allow_connections(given.connections)
+    with running() as server:
+        found = asyncio.run(measure(server.url, given.connections, given.requests))
+    return report(found)
+
+
+def report(found: Found) -> int:
+    """Print it; 1 where a promise is not kept but the ratio, which is for people to judge."""
+    for name, seconds in (("alone", found.alone), ("beside slow clients", found.beside)):
+        p50, p99 = (quantile(seconds, percent) * 1e3 for percent in (50, 99))
+        print(f"{name:20} {len(seconds):6} requests   p50 {p50:7.1f} ms   p99 {p99:7.1f} ms")
+    print(f"ratio of the p99s    {found.ratio:.2f} (promised: 2 at most)")
+    for kind, ends in found.ended.items():
+        print(f"slow {kind:15} " + ", ".join(f"{how} {number}" for how, number in sorted(ends.items())))
+    print(f"open files           {found.open_files[0]:.0f} before, {found.open_files[1]:.0f} after")
+    print(f"good images refused  {len(found.refused)}")
+    return bool(found.refused) or any("left open" in ends for ends in found.ended.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
