@@ -61,7 +61,7 @@ test: install-dev ## Run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile
 
 # What tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
-SLOW_TOOLS := chromium:chromium promtool:prometheus
+SLOW_TOOLS := chromium:chromium promtool:prometheus kubectl:kubernetes-client
 CONTAINER_TOOLS := buildah:buildah podman:podman runc:runc debootstrap:debootstrap docker-compose:docker-compose promtool:prometheus
 
 define install_tools
@@ -118,7 +118,7 @@ bench: install-dev ## Measure the service: five minutes, a page with plots in bu
 
 lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
-	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra traces --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
+	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra ray --extra s3 --extra traces --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
 
 LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 

@@ -49,7 +49,8 @@ class PartScorer:
 
 def run(run: Run, output: Output, settings: Settings, address: str | None, tell: Tell) -> None:
     """Compute and write what of the plan is not there yet, on the cluster at ``address`` or one started here."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray reports its use unless told not to, and it is told when it is imported.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray
         import ray.data

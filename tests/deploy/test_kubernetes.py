@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service import workers
+from service import __version__, workers
 from service.config import Settings
 from service.metrics.definitions import DEFINITIONS
 from service.workers import worker_count
@@ -182,12 +182,10 @@ def test_what_selects_pods_finds_them(tmp_path: Path) -> None:
 
 
 def test_the_image_is_this_version() -> None:
-    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert version is not None
-    assert container(overlay("overlays/cpu"))["image"] == f"resnet-serving:{version[1]}"
-    assert container(overlay("overlays/gpu"))["image"] == f"resnet-serving-gpu:{version[1]}"
+    assert container(overlay("overlays/cpu"))["image"] == f"resnet-serving:{__version__}"
+    assert container(overlay("overlays/gpu"))["image"] == f"resnet-serving-gpu:{__version__}"
     runtime = one(overlay("kserve"), "ServingRuntime")
-    assert runtime["spec"]["containers"][0]["image"] == f"resnet-serving:{version[1]}"
+    assert runtime["spec"]["containers"][0]["image"] == f"resnet-serving:{__version__}"
 
 
 def test_autoscalers_ask_for_metrics_that_there_are(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_every_operation_is_complete(served: dict[str, Any]) -> None:
 
 def test_the_version_is_the_projects() -> None:
     project = (Path(service.__file__).parents[1] / "pyproject.toml").read_text()
-    assert f'\nversion = "{service.__version__}"\n' in project
+    assert 'version = { attr = "service.__version__" }' in project
     assert document([], FORMATS)["info"]["version"] == service.__version__
 
 
