@@ -150,6 +150,6 @@ def mpo_many() -> bytes:
 
 @made
 def jpeg_most_in_a_slot() -> bytes:
-    """As many pixels times scans as a slot's thread takes, in the mode that takes most memory."""
-    pixels = noise(channels=4)[:3600, :3700]
-    return filling(Image.fromarray(pixels, "CMYK"), "JPEG", (15, 5, 2), progressive=True, subsampling=0)
+    """As many pixels times scans as a slot's thread takes."""
+    side = 3660  # times ten scans
+    return filling(Image.fromarray(noise()[:side, :side]), "JPEG", (30, 15, 5), progressive=True, subsampling=0)

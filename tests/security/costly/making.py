@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-MOST_BYTES: Final = 10 * 2**20
+MOST_BYTES: Final = 10_400_000
+"""A little less than a request may have by default, so that others fit beside it."""
 SIDE: Final = 4096
 """Pixels on a side of an image at the default bound."""
 
