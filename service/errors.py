@@ -52,6 +52,9 @@ CLIENT_GONE: Final = 499
 """What a request whose client left is counted as; nginx's number, seen in metrics and logs alone."""
 
 
+_CLOSE: Final = ((b"connection", b"close"),)
+
+
 class ServiceError(Exception):
     """An error that a client may see."""
 
@@ -119,7 +122,7 @@ class NotAcceptable(ServiceError):
 class SlowClient(ServiceError):
     """The request did not come, or came to a halt, within the time that it may take."""
 
-    status, code = 408, "slow_client"
+    status, code, headers = 408, "slow_client", _CLOSE
 
 
 class JobNotDone(ServiceError):
@@ -267,7 +270,7 @@ class ShuttingDown(ServiceError):
 class TooManyConnections(ServiceError):
     """RESNET_MAX_CONNECTIONS are open already, and all of them in use."""
 
-    status, code, retry_after_s = 503, "too_many_connections", 1
+    status, code, retry_after_s, headers = 503, "too_many_connections", 1, _CLOSE
 
 
 class InferenceFailed(ServiceError):

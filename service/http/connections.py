@@ -23,7 +23,6 @@ from service.settings.connections import ConnectionSettings
 logger = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 0.5
-_REST_S: Final = 30.0  # for what comes of a body that was answered already
 _CLOSING_S: Final = 60.0  # for an answer that nobody takes
 _REFUSED_LINGER_S: Final = 2.0  # for what comes behind a request that was refused
 _SPARE: Final = 64  # connections beyond the bound that are heard, for the probes
@@ -65,7 +64,7 @@ class Connections:
         self._limits_s = {
             "idle": settings.keep_alive_s,
             "head": settings.header_timeout_s,
-            "rest": _REST_S,
+            "rest": settings.body_idle_s,
             "closing": _CLOSING_S,
             "refused": _REFUSED_LINGER_S,
         }
@@ -134,7 +133,7 @@ def only_probes(app: ASGIApp, counted: Callable[[str], None]) -> ASGIApp:
         counted("connections")
         asked = new_id()
         error = TooManyConnections("too many connections are open; try again")
-        await error_answer(error, asked, (b"connection", b"close"), path=scope["path"]).send(send, asked)
+        await error_answer(error, asked, path=scope["path"]).send(send, asked)
 
     return crowded
 

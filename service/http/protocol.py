@@ -252,14 +252,14 @@ class GuardedProtocol(RefusingProtocol):
             return
         asked = new_id()
         answer = error_answer(error, asked, path=self.url.decode("latin-1") if self._in_message else "")
-        headers = [
-            *self.server_state.default_headers,
-            *answer.headers,
-            (b"x-request-id", asked.encode()),
-            (b"content-length", b"%d" % len(answer.body)),
-            (b"connection", b"close"),
-        ]
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        headers = {
+            **dict(self.server_state.default_headers),
+            **dict(answer.headers),
+            b"x-request-id": asked.encode(),
+            b"content-length": b"%d" % len(answer.body),
+            b"connection": b"close",
+        }
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers.items())
         self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[answer.status], lines, answer.body))
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -31,7 +31,8 @@ class ConnectionSettings(Group):
         le=3600,
         allow_inf_nan=False,
         description="Seconds in which nothing more of a request's body comes; beyond it 408. All of it is bounded by "
-        "`RESNET_DEADLINE_S`, a job's by `RESNET_JOBS_UPLOAD_S`.",
+        "`RESNET_DEADLINE_S`, a job's by `RESNET_JOBS_UPLOAD_S`. What still comes of a body that was answered already "
+        "is dropped for as long, then the connection is closed.",
     )
     keep_alive_s: float = Field(
         75.0,

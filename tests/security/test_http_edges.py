@@ -169,9 +169,9 @@ def test_a_body_that_is_not_encoded(server: Server, encoding: str) -> None:
 
 
 def test_lengths_that_lie(server: Server) -> None:
-    short = exchange(server, post(IMAGE, f"Content-Length: {len(IMAGE) - 10}"))
+    short = exchange(server, post(IMAGE, f"Content-Length: {len(IMAGE) // 2}"))
     check_error(short[0], 422, "bad_image")
-    check_error(short[1], 400, "bad_request")  # its last ten bytes are no request
+    check_error(short[1], 400, "bad_request")  # its other half is no request
     [long] = exchange(server, post(IMAGE, f"Content-Length: {len(IMAGE) + 10}", "Connection: close"))
     check_error(long, 408, "slow_client")
     [huge] = exchange(server, post(IMAGE, "Content-Length: 10485761", "Connection: close"))

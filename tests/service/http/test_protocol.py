@@ -411,14 +411,12 @@ def test_a_request_at_work_has_time() -> None:
     serve(use, header_timeout_s=0.05, keep_alive_s=0.05)
 
 
-def test_the_rest_of_an_answered_body_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections_module, "_REST_S", 0.05)
-
+def test_the_rest_of_an_answered_body_has_an_end() -> None:
     async def use(served: Served) -> None:
         found = await served.ask(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nxyz")
         assert [reply.status for reply in found] == [200]
 
-    serve(use)
+    serve(use, body_idle_s=0.05)
 
 
 # Numbers
@@ -446,13 +444,14 @@ def test_where_all_are_in_use_only_probes_are_answered(monkeypatch: pytest.Monke
     monkeypatch.setattr(connections_module, "_SPARE", 1)
 
     async def use(served: Served) -> None:
-        async with served.client() as busy, served.client() as spare:
+        async with served.client() as busy:
             await busy.send(get("/wait"))
             await asyncio.wait_for(served.app.entered.wait(), 10)
-            await spare.send(get("/readyz"))
-            assert (await spare.reply()).body == b"/readyz|"
-            await spare.send(get("/x"))
-            [refusal] = await spare.until_closed()
+            async with served.client() as spare:
+                await spare.send(get("/readyz"))
+                assert (await spare.reply()).body == b"/readyz|"
+                await spare.send(get("/x"))
+                [refusal] = await spare.until_closed()
             assert (refusal.status, refusal.headers[b"retry-after"]) == (503, b"1")
             assert json.loads(refusal.body)["error"]["code"] == "too_many_connections"
             served.app.go.set()
