@@ -134,16 +134,7 @@ class ModelStore:
 
         ``StoreError`` where there is none.
         """
-        newest = self.newest(name)
-        if version is None or version == STABLE:
-            version = self.promoted(name) or newest
-        elif is_alias(version):
-            alias, version = version, self.aliases(name).get(version)
-            if version is None:
-                there = ", ".join([STABLE, *self.aliases(name)])
-                raise StoreError(f"model {name!r} has no alias {alias!r}; there: {there}")
-        elif _checked(check_version, version) not in (versions := self.versions(name)):
-            raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
+        version = self.choose(name, version)
         folder = self.root / name / version
         try:
             manifest = load_manifest(folder / MANIFEST_FILE)
@@ -152,6 +143,21 @@ class ModelStore:
         if (manifest.name, manifest.version) != (name, version):
             raise StoreError(f"{folder}: the manifest is of {manifest.name} version {manifest.version}")
         return StoredModel(folder, manifest)
+
+    def choose(self, name: str, version: str | None) -> str:
+        """The version that ``resolve`` means."""
+        newest = self.newest(name)
+        if version is None or version == STABLE:
+            return self.promoted(name) or newest
+        if is_alias(version):
+            alias, named = version, self.aliases(name).get(version)
+            if named is None:
+                there = ", ".join([STABLE, *self.aliases(name)])
+                raise StoreError(f"model {name!r} has no alias {alias!r}; there: {there}")
+            return named
+        if _checked(check_version, version) not in (versions := self.versions(name)):
+            raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
+        return version
 
     def find(self, reference: str) -> StoredModel:
         """The model that ``NAME`` or ``NAME@VERSION`` means; ``StoreError`` where there is none."""
