@@ -8,21 +8,20 @@ version is in the store when its manifest is, which is written last and never ov
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import fsspec
 
 from model_store.aliases import ALIASES_FOLDER, PROMOTED_FILE, list_aliases, read_alias, write_alias
 from model_store.manifest import MANIFEST_FILE, File, Manifest, ManifestError, load_manifest
 from model_store.names import STABLE, check_alias, check_name, check_version
-from model_store.store import ModelStore, StoredModel, StoreError, verify_file
+from model_store.store import ModelStore, StoredModel, StoreError, StoreUnreachable, verify_file
 
 FETCHING_PREFIX: Final = ".fetching-"
 
@@ -31,26 +30,12 @@ _MANIFEST_BYTES: Final = 2**20
 _ALIAS_BYTES: Final = 64
 
 
-class StoreUnreachable(StoreError):
-    """The store does not answer, or not as one does; what was loaded from it stays."""
-
-
 @dataclass(frozen=True)
 class Listed:
     """One model as the store lists it: versions, oldest first, and by alias, ``stable`` included."""
 
     versions: tuple[str, ...]
     aliases: Mapping[str, str]
-
-
-def is_url(text: str) -> bool:
-    """Whether ``text`` names a store by URL, and no folder."""
-    return "://" in text
-
-
-def mirror_folder(cache: Path, url: str) -> Path:
-    """Where in ``cache`` the store at ``url`` is mirrored."""
-    return cache / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 class RemoteStore(ModelStore):
@@ -182,7 +167,9 @@ class RemoteStore(ModelStore):
 
     def _listed(self, name: str) -> Listed:
         folder = f"{self._path}/{name}"
-        versions = [v for v in self._folders(folder, check_version) if self._files.exists(f"{folder}/{v}/{MANIFEST_FILE}")]
+        versions = [
+            v for v in self._folders(folder, check_version) if self._files.exists(f"{folder}/{v}/{MANIFEST_FILE}")
+        ]
         aliases = {alias: self._alias(f"{folder}/{ALIASES_FOLDER}/{alias}") for alias in self._alias_names(folder)}
         aliases[STABLE] = self._alias(f"{folder}/{PROMOTED_FILE}")
         named = {alias: version for alias, version in aliases.items() if version is not None}
@@ -277,11 +264,3 @@ class RemoteStore(ModelStore):
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise StoreUnreachable(f"{self.url}: the store cannot be used: {reason}") from error
-
-
-def open_store(store: Path | str, cache: Path) -> ModelStore:
-    """The store in a folder, or at a URL with its mirror in ``cache``."""
-    text = str(store)
-    return RemoteStore(text, mirror_folder(cache, text)) if is_url(text) else ModelStore(Path(store))
-
-

@@ -44,6 +44,10 @@ class StoreError(Exception):
     """A model that is missing, broken or may not be published; one line says which and why."""
 
 
+class StoreUnreachable(StoreError):
+    """A store at a URL does not answer, or not as one does; what was loaded from it stays."""
+
+
 @dataclass(frozen=True)
 class StoredModel:
     """One version of a model: its folder and its manifest."""

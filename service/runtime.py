@@ -19,6 +19,7 @@ from service.metrics import Metrics
 from service.models.control import Control
 from service.models.lifecycle import Lifecycle
 from service.models.loader import Loader
+from service.models.mirror import Mirror
 from service.models.registry import Registry
 from service.models.selection import chosen_models as chosen_models
 from service.models.shadow import Shadows
@@ -46,6 +47,8 @@ StartError = (ConfigError, StoreError, ProviderUnavailable)
 def check_start(settings: Settings) -> None:
     """Before any worker starts: what is asked for can be had. Raises one of ``StartError``."""
     check_tracing(settings.traces)
+    if (mirror := Mirror.of(settings.store)) is not None:
+        mirror.begin()
     providers, _ = candidates(settings.inference.provider)
     for stored in chosen_models(settings):
         check_precision(stored, settings.inference.precision, providers=providers)
@@ -135,7 +138,7 @@ class Runtime:
         self._workers.mark_ready()
         self.metrics.ready(True)
         asked = None if self.settings.server.admin_key is None else self.control
-        self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
+        self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
 
     def _busy(self) -> bool:

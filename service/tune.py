@@ -102,7 +102,7 @@ def tune(
     settings = load_settings()
     if store is not None:
         settings = settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": store})})
-    stored = ModelStore(settings.store.model_store).find(model)
+    stored = ModelStore(settings.store.folder).find(model)
     stored.verify()
     check_precision(stored, settings.inference.precision)
     folder = _writable_folder(settings, stored)

@@ -16,10 +16,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 store_option = click.option(
     "--store",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=EMBEDDED_MODELS,
-    help="The model store; by default the one in this repository.",
+    metavar="DIR_OR_URL",
+    default=str(EMBEDDED_MODELS),
+    help="The model store, a folder or a URL such as s3://bucket/models; by default the one in this repository.",
 )
 
 

@@ -116,7 +116,7 @@ class _Repository:
         wanted = named(settings)
         try:
             check_name(name)
-            versions = await asyncio.to_thread(ModelStore(settings.model_store).versions, name)
+            versions = await asyncio.to_thread(ModelStore(settings.folder).versions, name)
         except (ValueError, OSError):
             return False
         return bool(versions) and (not wanted or name in wanted)

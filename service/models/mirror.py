@@ -1,20 +1,23 @@
-"""A store that is no folder, kept in one: by whichever worker comes first, and less often while it cannot be reached."""
+"""A store that is no folder, kept in one: by whichever worker comes first, seldom while it cannot be reached."""
 
 from __future__ import annotations
 
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self
 
 from model_store.names import STABLE
-from model_store.remote import Listed, RemoteStore, StoreUnreachable
-from model_store.store import StoreError
+from model_store.store import StoreError, StoreUnreachable
 from service.models.selection import named, select
 from service.models.view import ModelView
 from service.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from model_store.remote import Listed, RemoteStore
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +26,7 @@ _LONGEST_PAUSE_S: Final = 300.0
 
 
 class Mirror:
-    """The folder ``settings.folder``, brought in line with the store at ``settings.model_store``. Not for two threads."""
+    """``settings.folder``, brought in line with the store at ``settings.model_store``. Not for two threads."""
 
     def __init__(self, settings: StoreSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -31,7 +34,12 @@ class Mirror:
         self._store: RemoteStore | None = None
         self._failures = 0
         self._next_s = -float("inf")
-        self._told: dict[tuple[str, str], str] = {}
+        self._broken_until_s: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    def of(cls, settings: StoreSettings) -> Self | None:
+        """That of the store, where it is no folder."""
+        return None if isinstance(settings.model_store, Path) else cls(settings)
 
     def begin(self) -> None:
         """Fetch what is to be served, before anything is; where the store cannot be reached, what an earlier service
@@ -77,6 +85,8 @@ class Mirror:
 
     def _sync(self) -> None:
         if self._store is None:
+            from model_store.remote import RemoteStore  # a service over a folder does not load fsspec
+
             self._store = RemoteStore(str(self._settings.model_store), self._settings.folder)
         wanted = named(self._settings)
         for name, listed in self._store.index().items():
@@ -84,32 +94,30 @@ class Mirror:
                 self._fetch(self._store, name, listed)
 
     def _fetch(self, store: RemoteStore, name: str, listed: Listed) -> None:
-        """What is served of one model; a version that is broken is told once, and hinders no other."""
-        whole = True
-        for version in self._versions(name, listed):
-            try:
-                store.fetch(name, version)
-            except StoreUnreachable:
-                raise
-            except StoreError as error:
-                whole = False
-                self._tell((name, version), str(error))
-            else:
-                self._told.pop((name, version), None)
-        if whole:
+        """What is served of one model. In the place of a version that is broken, the one that would be without it."""
+        broken = {v for v in listed.versions if self._clock() < self._broken_until_s.get((name, v), 0.0)}
+        while True:
+            failed = set()
+            for version in self._versions(name, listed, broken):
+                try:
+                    store.fetch(name, version)
+                except StoreUnreachable:
+                    raise
+                except StoreError as error:
+                    failed.add(version)
+                    self._broken_until_s[name, version] = self._clock() + _LONGEST_PAUSE_S
+                    logger.error("model %s version %s: not fetched: %s", name, version, error)
+            if not failed:
+                break
+            broken |= failed
+        if not broken & set(listed.aliases.values()):  # else what they named before stays
             store.follow(name)
 
-    def _versions(self, name: str, listed: Listed) -> set[str]:
+    def _versions(self, name: str, listed: Listed, broken: Collection[str]) -> set[str]:
         aliases = {alias: version for alias, version in listed.aliases.items() if alias != STABLE}
-        view = ModelView({version: () for version in listed.versions}, listed.aliases.get(STABLE), aliases)
+        view = ModelView(dict.fromkeys(listed.versions, ()), listed.aliases.get(STABLE), aliases)
         try:
-            chosen = select(name, self._settings, view).versions
-        except StoreError as error:  # asks for what is not there: whoever loads it says so
-            self._tell((name, ""), str(error))
+            chosen = select(name, self._settings, view, broken).versions
+        except StoreError:  # asks for what is not there: whoever loads it says so
             chosen = ()
-        return {*chosen, *listed.aliases.values()} & set(listed.versions)
-
-    def _tell(self, what: tuple[str, str], trouble: str) -> None:
-        if self._told.get(what) != trouble:
-            self._told[what] = trouble
-            logger.error("not fetched: %s", trouble)
+        return {*chosen, *listed.aliases.values()} & set(listed.versions) - set(broken)

@@ -9,6 +9,8 @@ from typing import Final
 
 from service.models.control import Control, Mark
 from service.models.lifecycle import Lifecycle
+from service.models.mirror import Mirror
+from service.settings import StoreSettings
 
 logger = logging.getLogger(__name__)
 
@@ -17,15 +19,16 @@ CONTROL_S: Final = 0.5
 
 
 class Watcher:
-    """Passes over the store every ``store_s`` seconds, 0 for none, and over a model whenever it was asked for.
+    """Passes over the store every ``watch_s`` seconds, 0 for none, and over a model whenever it was asked for.
 
     ``control`` is None where nobody can ask.
     """
 
-    def __init__(self, lifecycle: Lifecycle, control: Control | None, store_s: float) -> None:
+    def __init__(self, lifecycle: Lifecycle, control: Control | None, store: StoreSettings) -> None:
         self._lifecycle = lifecycle
         self._control = control
-        self._store_s = store_s
+        self._store_s = store.watch_s
+        self._mirror = Mirror.of(store)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -42,6 +45,8 @@ class Watcher:
             try:
                 if self._store_s and loop.time() - looked >= self._store_s:
                     looked = loop.time()
+                    if self._mirror is not None:
+                        await asyncio.to_thread(self._mirror.sync)
                     await self._lifecycle.refresh()
                 elif asked:
                     await self._lifecycle.refresh(asked)
