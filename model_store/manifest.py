@@ -214,13 +214,19 @@ def load_manifest(path: Path) -> Manifest:
     try:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise ManifestError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
-        return Manifest.model_validate_json(path.read_bytes())
+        return parse_manifest(path.read_bytes(), str(path))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_manifest(data: bytes, source: str) -> Manifest:
+    """Read ``data`` strictly; ``ManifestError`` names ``source`` and the first wrong field."""
+    try:
+        return Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ManifestError(f"{path}: {where}: {first['msg']}") from error
+        raise ManifestError(f"{source}: {where}: {first['msg']}") from error
 
 
 def dump_manifest(manifest: Manifest) -> str:

@@ -75,6 +75,7 @@ class Runtime:
         self.control = Control(workers.run_dir)
         self._workers = workers
         self._cpus = max(1, available_cpus() // workers.count)
+        self.mirror = Mirror.of(settings.store, workers.run_dir, metrics)
         self._loader = Loader(settings, metrics, self._cpus)
         canary = settings.canary
         self.shadows = Shadows(canary.canary_in_flight, settings.limits.deadline_s, metrics, self._busy)
@@ -138,7 +139,8 @@ class Runtime:
         self._workers.mark_ready()
         self.metrics.ready(True)
         asked = None if self.settings.server.admin_key is None else self.control
-        self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store).run())
+        watch_s = self.settings.store.watch_s
+        self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, watch_s, self.mirror).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
 
     def _busy(self) -> bool:

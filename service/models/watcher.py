@@ -10,7 +10,6 @@ from typing import Final
 from service.models.control import Control, Mark
 from service.models.lifecycle import Lifecycle
 from service.models.mirror import Mirror
-from service.settings import StoreSettings
 
 logger = logging.getLogger(__name__)
 
@@ -19,19 +18,31 @@ CONTROL_S: Final = 0.5
 
 
 class Watcher:
-    """Passes over the store every ``watch_s`` seconds, 0 for none, and over a model whenever it was asked for.
+    """Passes over the store every ``store_s`` seconds, 0 for none, and over a model whenever it was asked for.
 
-    ``control`` is None where nobody can ask.
+    ``control`` is None where nobody can ask, ``mirror`` where the store is a folder.
     """
 
-    def __init__(self, lifecycle: Lifecycle, control: Control | None, store: StoreSettings) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, control: Control | None, store_s: float, mirror: Mirror | None = None
+    ) -> None:
         self._lifecycle = lifecycle
         self._control = control
-        self._store_s = store.watch_s
-        self._mirror = Mirror.of(store)
+        self._store_s = store_s
+        self._mirror = mirror
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        if self._mirror is None or not self._store_s:
+            await self._watch()
+            return
+        self._mirror.start()
+        try:
+            await self._watch()
+        finally:
+            self._mirror.stop()
+
+    async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         steps = [step for step in (self._store_s, CONTROL_S if self._control else 0) if step]
         if not steps:
@@ -45,8 +56,6 @@ class Watcher:
             try:
                 if self._store_s and loop.time() - looked >= self._store_s:
                     looked = loop.time()
-                    if self._mirror is not None:
-                        await asyncio.to_thread(self._mirror.sync)
                     await self._lifecycle.refresh()
                 elif asked:
                     await self._lifecycle.refresh(asked)

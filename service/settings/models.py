@@ -13,7 +13,7 @@ from pydantic import (
     field_validator,
 )
 
-from model_store.locations import default_cache, mirror_folder
+from model_store.locations import mirror_folder
 from model_store.manifest import Precision
 from model_store.store import EMBEDDED_MODELS
 from service.settings.values import (
@@ -33,10 +33,10 @@ class StoreSettings(Group):
 
     model_store: Location = Field(
         EMBEDDED_MODELS,
-        description="Folder of models, laid out as NAME/VERSION, or URL of one: `s3://`, `gs://`, `az://`, `https://` "
-        "(docs/stores.md).",
+        description="Folder of models, laid out as NAME/VERSION, or URL of one: `s3://`, `gs://`, `az://`, `https://`, "
+        "`file://` (docs/stores.md).",
     )
-    store_cache: Folder | None = Field(
+    store_cache: Annotated[Folder, AfterValidator(absolute)] | None = Field(
         None,
         description="Folder that keeps what was fetched from a store at a URL; `~/.cache/resnet-serving/stores` by "
         "default. What lies there is run, so none but the service's user may write to it.",
@@ -72,7 +72,7 @@ class StoreSettings(Group):
         """Where the models are for this process: the store itself, or its mirror."""
         if isinstance(self.model_store, Path):
             return self.model_store
-        return mirror_folder(self.store_cache or default_cache(), self.model_store)
+        return mirror_folder(self.model_store, self.store_cache)
 
 
 class InferenceSettings(Group):

@@ -12,7 +12,7 @@ from pydantic import (
     ConfigDict,
 )
 
-from model_store.locations import is_url
+from model_store.locations import parse_location
 from model_store.manifest import parse_reference
 
 Provider = Literal["tensorrt", "cuda", "openvino", "cpu"]
@@ -63,7 +63,7 @@ Folder = Annotated[Path, BeforeValidator(_some_path)]
 
 def _location(value: object) -> object:
     _some_path(value)
-    return Path(value) if isinstance(value, str) and not is_url(value) else value
+    return parse_location(value) if isinstance(value, str) else value
 
 
 Location = Annotated[Path | str, BeforeValidator(_location)]
