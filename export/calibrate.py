@@ -56,7 +56,7 @@ class CalibrateRequest:
     """
 
     model: str
-    store: Path
+    store: Path | str
     images: Path
     outliers: Path | None = None
     coverage: float = 0.95

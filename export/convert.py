@@ -20,8 +20,9 @@ from export.onnx_file import OnnxFile
 from export.onnx_graph import Graph, export_graph
 from export.onnx_import import file_reference, wrap
 from export.parity import ParityError, Reference, Verdict, measure, onnx_runner, torch_reference
+from model_store.locations import open_store
 from model_store.manifest import Architecture, Manifest, Variant
-from model_store.store import LABELS_FILE, ModelStore, StoredModel, describe_file
+from model_store.store import LABELS_FILE, StoredModel, describe_file
 
 __all__ = ["Request", "convert"]
 
@@ -33,7 +34,7 @@ def convert(request: Request, console: Console) -> StoredModel:
 
     ``ExportError`` or ``StoreError`` where nothing was published.
     """
-    store = ModelStore(request.store)
+    store = open_store(request.store, writing=True)
     job = prepare(request, store, console)
     console.print(f"exporting {job.arch} with {len(job.labels.names)} classes", markup=False, highlight=False)
     graph = _graph(job)

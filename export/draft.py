@@ -42,7 +42,7 @@ class DraftRequest:
     """
 
     model: str
-    store: Path
+    store: Path | str
     images: Path
     margin: float = 2.0
     min_agreement: float = 0.995

@@ -50,7 +50,7 @@ class Request:
 
     checkpoint: Path
     name: str
-    store: Path
+    store: Path | str
     arch: str | None = None
     version: str | None = None
     labels: Path | None = None
@@ -143,7 +143,7 @@ def _version(request: Request, store: ModelStore) -> str:
     except ValueError as error:
         raise StoreError(str(error)) from error
     if request.version in taken:
-        raise StoreError(f"{request.name} version {request.version} is in {store.root} already; versions never change")
+        raise StoreError(f"{request.name} version {request.version} is in {store} already; versions never change")
     return request.version
 
 

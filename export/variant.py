@@ -23,6 +23,7 @@ from export.progress import shown
 from export.publishing import publish_next
 from export.quantize import calibrate
 from export.variant_images import Calibration, VariantImages, choose_images
+from model_store.locations import open_store
 from model_store.manifest import File, Variant
 from model_store.reports import CalibrationMethod, GateProvider, Quantization
 from model_store.store import ModelStore, StoredModel, describe_file
@@ -46,7 +47,7 @@ class VariantRequest:
     """
 
     model: str
-    store: Path
+    store: Path | str
     precisions: tuple[VariantPrecision, ...] = ("int8",)
     calibrate: Path | None = None
     validate: Path | None = None
@@ -78,7 +79,7 @@ def make_variants(request: VariantRequest, console: Console) -> StoredModel:
         check_provider("openvino" if precision == "bf16" else request.provider, precision)
         if request.calibrate is None and precision != "bf16":
             raise ExportError(f"{precision} needs images to calibrate with: name some with --calibrate")
-    store = ModelStore(request.store)
+    store = open_store(request.store, writing=True)
     stored = store.find(request.model)
     stored.verify()
     images = choose_images(stored, request.calibrate, request.calibration_images, request.validate, request.rules)

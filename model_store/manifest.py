@@ -213,13 +213,19 @@ def _file(file: File) -> tuple[str, str, int]:
 def load_manifest(path: Path) -> Manifest:
     """Read ``path`` strictly; ``ManifestError`` names the file and the first wrong field."""
     try:
-        return Manifest.model_validate_json(read_plain(path, MAX_MANIFEST_BYTES))
+        return parse_manifest(read_plain(path, MAX_MANIFEST_BYTES), str(path))
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from error
+
+
+def parse_manifest(data: bytes, source: str) -> Manifest:
+    """Read ``data`` strictly; ``ManifestError`` names ``source`` and the first wrong field."""
+    try:
+        return Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ManifestError(f"{path}: {where}: {first['msg']}") from error
+        raise ManifestError(f"{source}: {where}: {first['msg']}") from error
 
 
 def dump_manifest(manifest: Manifest) -> str:

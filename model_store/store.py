@@ -109,6 +109,9 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def __str__(self) -> str:
+        return str(self.root)
+
     def names(self) -> list[str]:
         """Names of the models with at least one version, sorted."""
         if not self.root.is_dir():
@@ -148,16 +151,7 @@ class ModelStore:
 
         ``StoreError`` where there is none.
         """
-        newest = self.newest(name)
-        if version is None or version == STABLE:
-            version = self.promoted(name) or newest
-        elif is_alias(version):
-            alias, version = version, self.aliases(name).get(version)
-            if version is None:
-                there = ", ".join([STABLE, *self.aliases(name)])
-                raise StoreError(f"model {name!r} has no alias {alias!r}; there: {there}")
-        elif _checked(check_version, version) not in (versions := self.versions(name)):
-            raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
+        version = self.choose(name, version)
         folder = self.root / name / version
         try:
             manifest = load_manifest(folder / MANIFEST_FILE)
@@ -166,6 +160,25 @@ class ModelStore:
         if (manifest.name, manifest.version) != (name, version):
             raise StoreError(f"{folder}: the manifest is of {manifest.name} version {manifest.version}")
         return StoredModel(folder, manifest)
+
+    def choose(self, name: str, version: str | None) -> str:
+        """The version that ``resolve`` means."""
+        newest = self.newest(name)
+        if version is None or version == STABLE:
+            return self.promoted(name) or newest
+        if is_alias(version):
+            alias, named = version, self.aliases(name).get(version)
+            if named is None:
+                there = ", ".join([STABLE, *self.aliases(name)])
+                raise StoreError(f"model {name!r} has no alias {alias!r}; there: {there}")
+            return named
+        if _checked(check_version, version) not in (versions := self.versions(name)):
+            raise StoreError(f"model {name!r} has no version {version}; there: {', '.join(versions)}")
+        return version
+
+    def manifest(self, name: str, version: str | None = None) -> Manifest:
+        """What ``resolve`` finds, without the files."""
+        return self.resolve(name, version).manifest
 
     def find(self, reference: str) -> StoredModel:
         """The model that ``NAME`` or ``NAME@VERSION`` means; ``StoreError`` where there is none."""
@@ -177,31 +190,35 @@ class ModelStore:
 
     def aliases(self, name: str) -> dict[str, str]:
         """Versions by alias, ``stable`` left out; ``StoreError`` where one names a version that is not there."""
-        folder = self.root / _checked(check_name, name)
-        if not self._is_inside(folder):
-            return {}
-        named = {alias: self._named(name, alias) for alias in _checked(list_aliases, folder)}
+        named = {alias: self._named(name, alias) for alias in self._alias_names(_checked(check_name, name))}
         return {alias: version for alias, version in named.items() if version is not None}
 
     def _named(self, name: str, alias: str) -> str | None:
-        folder = self.root / _checked(check_name, name)
-        if not self._is_inside(folder):
-            return None
-        version = _checked(lambda folder: read_alias(folder, alias), folder)
+        version = self._read_alias(_checked(check_name, name), alias)
         if version is not None and version not in self.versions(name):
             what = "is promoted" if alias == STABLE else f"is the {alias}"
-            raise StoreError(f"{folder}: version {version} {what}, but it is not there")
+            raise StoreError(f"{self}/{name}: version {version} {what}, but it is not there")
         return version
+
+    def _alias_names(self, name: str) -> list[str]:
+        return _checked(list_aliases, self.root / name) if self._is_inside(self.root / name) else []
+
+    def _read_alias(self, name: str, alias: str) -> str | None:
+        folder = self.root / name
+        return _checked(lambda folder: read_alias(folder, alias), folder) if self._is_inside(folder) else None
+
+    def _write_alias(self, name: str, alias: str, version: str | None) -> None:
+        write_alias(self.root / name, alias, version)
 
     def promote(self, name: str, version: str | None) -> StoredModel:
         """Make ``version`` the one that stands for ``name``; None goes back to the newest. Says which it is now."""
         if version is None:
             self.resolve(name, self.newest(name))
-            write_alias(self.root / name, STABLE, None)
+            self._write_alias(name, STABLE, None)
         else:
             promoted = self.resolve(name, version)
             promoted.verify()
-            write_alias(self.root / name, STABLE, promoted.manifest.version)
+            self._write_alias(name, STABLE, promoted.manifest.version)
         return self.resolve(name)
 
     def set_alias(self, name: str, alias: str, version: str | None) -> None:
@@ -214,23 +231,18 @@ class ModelStore:
         if version is None:
             if alias not in self.aliases(name):
                 raise StoreError(f"model {name!r} has no alias {alias!r}")
-            write_alias(self.root / name, alias, None)
+            self._write_alias(name, alias, None)
         else:
             stored = self.resolve(name, version)
             stored.verify()
-            write_alias(self.root / name, alias, stored.manifest.version)
+            self._write_alias(name, alias, stored.manifest.version)
 
     def remove(self, name: str, version: str) -> None:
         """Delete one version, all of it or nothing, and with the last one what belongs to the model.
 
         ``StoreError`` where it is the promoted one of several, or an alias names it.
         """
-        version = self.resolve(name, version).manifest.version
-        last = self.versions(name) == [version]
-        if not last and self.promoted(name) == version:
-            raise StoreError(f"{name} version {version} is promoted; promote another version first")
-        if aliases := [alias for alias, named in self.aliases(name).items() if named == version]:
-            raise StoreError(f"{name} version {version} is its {', '.join(aliases)}; move or remove that alias first")
+        version, last = self.removable(name, version)
         folder = self.root / name
         with self.staging() as trash:
             (folder / version).replace(trash / version)
@@ -242,11 +254,21 @@ class ModelStore:
                 with contextlib.suppress(OSError):  # not empty: whatever else lies there is not ours
                     folder.rmdir()
 
+    def removable(self, name: str, version: str) -> tuple[str, bool]:
+        """The number of a version that may be removed, and whether it is the model's last; ``StoreError`` as there."""
+        version = self.choose(name, version)
+        last = self.versions(name) == [version]
+        if not last and self.promoted(name) == version:
+            raise StoreError(f"{name} version {version} is promoted; promote another version first")
+        if aliases := [alias for alias, named in self.aliases(name).items() if named == version]:
+            raise StoreError(f"{name} version {version} is its {', '.join(aliases)}; move or remove that alias first")
+        return version, last
+
     def newest(self, name: str) -> str:
         """The highest version of ``name``; ``StoreError`` where it has none."""
         versions = self.versions(name)
         if not versions:
-            raise StoreError(f"no model {name!r} in {self.root}; there: {', '.join(self.names()) or 'none'}")
+            raise StoreError(f"no model {name!r} in {self}; there: {', '.join(self.names()) or 'none'}")
         return versions[-1]
 
     def next_version(self, name: str) -> str:

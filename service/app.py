@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from http import HTTPStatus
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from service.config import ConfigError, load_settings, variable
@@ -141,7 +142,8 @@ class ResNetService:
         except OSError as error:
             sys.exit(f"resnet-serving: {_JOBS_DIR}: {error}")
         # A bento's workers run in the bento's folder, not in this one.
-        os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
+        if isinstance(settings.store.model_store, Path):
+            os.environ[_MODEL_STORE] = str(settings.store.model_store.absolute())
         supervise()
 
     def __init__(self) -> None:

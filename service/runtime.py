@@ -21,6 +21,7 @@ from service.metrics import Metrics
 from service.models.control import Control
 from service.models.lifecycle import Lifecycle
 from service.models.loader import Loader
+from service.models.mirror import Mirror
 from service.models.registry import Registry
 from service.models.selection import chosen_models as chosen_models
 from service.models.shadow import Shadows
@@ -56,6 +57,8 @@ StartError = (ConfigError, StoreError, ProviderUnavailable)
 def check_start(settings: Settings) -> None:
     """Before any worker starts: what is asked for can be had. Raises one of ``StartError``."""
     check_tracing(settings.traces)
+    if (mirror := Mirror.of(settings.store)) is not None:
+        mirror.begin()
     providers, _ = candidates(settings.inference.provider)
     for stored in chosen_models(settings):
         check_precision(stored, settings.inference.precision, providers=providers)
@@ -85,6 +88,7 @@ class Runtime:
         self.control = Control(workers.run_dir)
         self._workers = workers
         self._cpus = max(1, available_cpus() // workers.count)
+        self.mirror = Mirror.of(settings.store, workers.run_dir, metrics)
         self._loader = Loader(settings, metrics, self._cpus)
         canary = settings.canary
         self.shadows = Shadows(canary.canary_in_flight, settings.limits.deadline_s, metrics, self._busy)
@@ -170,7 +174,8 @@ class Runtime:
         self._workers.mark_ready()
         self.metrics.ready(not self._leaving)
         asked = self.control if self.access.has_admin else None
-        self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, self.settings.store.watch_s).run())
+        watch_s = self.settings.store.watch_s
+        self._watching = asyncio.create_task(Watcher(self.lifecycle, asked, watch_s, self.mirror).run())
         logger.info("ready after %.1f s: %d slots on %d cores", time.perf_counter() - began, slots.count, self._cpus)
 
     async def _first_models(self) -> Slots:

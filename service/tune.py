@@ -17,8 +17,9 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from model_store.locations import open_store, parse_location
 from model_store.manifest import ManifestError
-from model_store.store import ModelStore, StoredModel
+from model_store.store import StoredModel
 from service.config import Settings, load_settings, variable
 from service.cpus import available_cpus
 from service.precision import check_precision
@@ -69,9 +70,8 @@ _INTERRUPTED: Final = 130
 )
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help=f"The model store; by default {variable('model_store')}, or the one in this repository.",
+    metavar="DIR_OR_URL",
+    help=f"The model store, a folder or a URL; by default {variable('model_store')}, or the one in this repository.",
 )
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also draw the plot: PNG, SVG, PDF."
@@ -83,7 +83,7 @@ def tune(
     images: Path | None,
     seconds: float,
     rounds: int,
-    store: Path | None,
+    store: str | None,
     plot: Path | None,
     as_json: bool,
 ) -> None:
@@ -100,9 +100,10 @@ def tune(
       python -m service.tune mine --p99-ms 30 --images photos/ --store models
     """
     settings = load_settings()
+    stored = open_store(settings.store.model_store if store is None else store, settings.store.store_cache).find(model)
     if store is not None:
-        settings = settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": store})})
-    stored = ModelStore(settings.store.model_store).find(model)
+        update = {"model_store": parse_location(store)}
+        settings = settings.model_copy(update={"store": settings.store.model_copy(update=update)})
     stored.verify()
     check_precision(stored, settings.inference.precision)
     folder = _writable_folder(settings, stored)

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from export.calibrate import CalibrateRequest, measure, publish
 from export.calibration_report import REPORT_FILE, Findings, scores
-from export.commands.options import images_option, store_option
+from export.commands.options import images_option, place, store_option
+from model_store.locations import open_store
 from model_store.store import ModelStore, StoredModel
 
 
@@ -31,7 +32,7 @@ from model_store.store import ModelStore, StoredModel
     help="How many of the images have at least the energy and the largest logit of the thresholds.",
 )
 @store_option
-def calibrate(model: str, images: Path, outliers: Path | None, coverage: float, store: Path) -> None:
+def calibrate(model: str, images: Path, outliers: Path | None, coverage: float, store: str) -> None:
     """Make a stored model's probabilities say how often it is right, and find thresholds for what it does not know.
 
     MODEL is NAME or NAME@VERSION. One half of the images fits a temperature
@@ -44,22 +45,22 @@ def calibrate(model: str, images: Path, outliers: Path | None, coverage: float, 
       python -m export calibrate mine --images test.zip
       python -m export calibrate mine --images test.zip --outliers photos.zip
     """
-    models = ModelStore(store)
+    models = open_store(store, writing=True)
     stored = models.find(model)
     stored.verify()
     console = Console(stderr=True)
     findings = measure(stored, CalibrateRequest(model, store, images, outliers, coverage / 100), console)
     for note in findings.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    click.echo(_summary(findings, publish(models, stored, findings)))
+    click.echo(_summary(models, findings, publish(models, stored, findings)))
 
 
-def _summary(findings: Findings, published: StoredModel) -> str:
+def _summary(models: ModelStore, findings: Findings, published: StoredModel) -> str:
     """What was measured and published, as lines of two columns."""
     calibration = findings.calibration
     rows = [
         ("model", f"{published.manifest.name} version {published.manifest.version}"),
-        ("folder", str(published.folder)),
+        ("folder", place(models, published)),
         ("temperature", f"{calibration.temperature:.4f}, of {calibration.images} images of {calibration.image_source}"),
         ("measured on", f"{calibration.held_out} others, accuracy {findings.accuracy:.2%}"),
         ("likelihood", "{:.4f} nats before, {:.4f} after".format(*findings.likelihood)),
@@ -72,5 +73,5 @@ def _summary(findings: Findings, published: StoredModel) -> str:
         if score.detection:
             text += f" and {score.detection.accepted:.2%} of the outliers, AUROC {score.detection.auroc:.4f}"
         rows.append((score.name, text))
-    rows.append(("report", str(published.folder / REPORT_FILE)))
+    rows.append(("report", f"{place(models, published)}/{REPORT_FILE}"))
     return "\n".join(f"{key:<13}{value}" for key, value in rows)

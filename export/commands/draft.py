@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import images_option, store_option
+from export.commands.options import images_option, place, store_option
 from export.draft import DraftRequest, Findings, measure, publish
-from model_store.store import ModelStore
+from model_store.locations import open_store
 
 
 @click.command()
@@ -32,7 +32,7 @@ from model_store.store import ModelStore
     help="How many of every variant's top classes must stay the same.",
 )
 @store_option
-def draft(model: str, images: Path, margin: float, min_agreement: float, store: Path) -> None:
+def draft(model: str, images: Path, margin: float, min_agreement: float, store: str) -> None:
     """Have large JPEGs decoded at 1/2, 1/4 or 1/8 of their size, if a stored model still gives the same answers.
 
     MODEL is NAME or NAME@VERSION. What passes becomes the model's next
@@ -42,7 +42,7 @@ def draft(model: str, images: Path, margin: float, min_agreement: float, store: 
     Example:
       python -m export draft mine --images photos/
     """
-    models = ModelStore(store)
+    models = open_store(store, writing=True)
     stored = models.find(model)
     stored.verify()
     request = DraftRequest(model, store, images, margin, min_agreement / 100)
@@ -50,7 +50,7 @@ def draft(model: str, images: Path, margin: float, min_agreement: float, store: 
     click.echo("\n".join(_report(findings)))
     published = publish(models, stored, findings, margin)
     click.echo(f"{'model':<12}{published.manifest.name} version {published.manifest.version}")
-    click.echo(f"{'folder':<12}{published.folder}")
+    click.echo(f"{'folder':<12}{place(models, published)}")
 
 
 def _report(findings: Findings) -> list[str]:

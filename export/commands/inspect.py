@@ -12,13 +12,14 @@ import click
 from export.architecture import AnySpec, parse_spec
 from export.checkpoints import Checkpoint, read_checkpoint
 from export.commands.list import describe
-from export.commands.options import ModelReference, store_option
+from export.commands.options import ModelReference, place, store_option
 from export.costs import cost
 from export.errors import ExportError
 from export.fitting import fitting_architectures
 from export.specs import get_spec
+from model_store.locations import open_store
 from model_store.manifest import Manifest, Preprocessing, Variant
-from model_store.store import ModelStore, StoredModel
+from model_store.store import StoredModel
 
 _LABELS_SHOWN: Final = 10
 Row = tuple[str, str]
@@ -27,7 +28,7 @@ Row = tuple[str, str]
 @click.command("inspect")
 @click.argument("what", metavar="MODEL_OR_CHECKPOINT")
 @store_option
-def inspect_command(what: str, store: Path) -> None:
+def inspect_command(what: str, store: str) -> None:
     """Print what a model in the store, or a checkpoint, is.
 
     MODEL_OR_CHECKPOINT is NAME or NAME@VERSION, or the path of a checkpoint.
@@ -38,22 +39,24 @@ def inspect_command(what: str, store: Path) -> None:
       python -m export inspect resnet50.pth
     """
     path = Path(what)
-    rows = checkpoint_rows(read_checkpoint(path)) if path.exists() else model_rows(_stored(what, store))
+    rows = checkpoint_rows(read_checkpoint(path)) if path.exists() else _stored_rows(what, store)
     click.echo("\n".join(f"{key:<16}{value}" for key, value in rows))
 
 
-def _stored(reference: str, store: Path) -> StoredModel:
+def _stored_rows(reference: str, location: str) -> Iterator[Row]:
     if "/" in reference or Path(reference).suffix in (".pth", ".pt", ".th", ".safetensors", ".pt2", ".ckpt", ".bin"):
         raise ExportError(f"{reference}: no such file")
     name, version = ModelReference().convert(reference, None, None)
-    return ModelStore(store).resolve(name, version)
+    store = open_store(location)
+    stored = store.resolve(name, version)
+    return model_rows(stored, place(store, stored))
 
 
-def model_rows(stored: StoredModel) -> Iterator[Row]:
+def model_rows(stored: StoredModel, where: str) -> Iterator[Row]:
     """What the manifest says, with the costs that follow from it."""
     manifest = stored.manifest
     yield "model", f"{manifest.name} version {manifest.version}, exported {manifest.created:%Y-%m-%d}"
-    yield "folder", str(stored.folder)
+    yield "folder", where
     yield from _architecture_rows(manifest)
     yield "source", f"{manifest.source.file} ({manifest.source.origin}), SHA-256 {manifest.source.sha256}"
     yield "input", _input(manifest.preprocessing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 import click
@@ -14,6 +13,7 @@ from export.costs import cost
 from export.markdown import aligned_table
 from export.published import PUBLISHED, Published
 from export.specs import SPECS
+from model_store.locations import open_store
 from model_store.manifest import Variant
 from model_store.store import ModelStore
 
@@ -24,7 +24,7 @@ ARCHITECTURES_HEAD: Final = ("name", "input", "parameters", "multiply-adds", "em
 @click.command("list")
 @click.argument("what", type=click.Choice(["models", "architectures", "all"]), default="all")
 @store_option
-def list_command(what: str, store: Path) -> None:
+def list_command(what: str, store: str) -> None:
     """List the models of the store, the known architectures, or both.
 
     Multiply-adds are of convolutions and head for one image; ImageNet nets are
@@ -32,21 +32,18 @@ def list_command(what: str, store: Path) -> None:
     """
     tables = []
     if what in ("models", "all"):
-        tables.append(
-            aligned_table(("model", "version", "architecture", "classes", "variants", "accuracy"), model_rows(store))
-        )
+        tables.append(aligned_table(MODELS_HEAD, model_rows(open_store(store))))
     if what in ("architectures", "all"):
         tables.append(aligned_table(ARCHITECTURES_HEAD, architecture_rows(), right=(2, 3, 4)))
     click.echo("\n\n".join(tables))
 
 
-def model_rows(root: Path) -> Iterator[Sequence[str]]:
+def model_rows(store: ModelStore) -> Iterator[Sequence[str]]:
     """A row for every version in the store, oldest first, with its names: served is what stands for the model."""
-    store = ModelStore(root)
     for name in store.names():
-        names = {"served": store.resolve(name).manifest.version, **store.aliases(name)}
+        names = {"served": store.choose(name, None), **store.aliases(name)}
         for version in store.versions(name):
-            manifest = store.resolve(name, version).manifest
+            manifest = store.manifest(name, version)
             called = ", ".join(alias for alias, named in names.items() if named == version)
             fp32 = manifest.variant("fp32")
             accuracy = fp32.parity.accuracy if fp32 and fp32.parity else None

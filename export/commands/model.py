@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 import click
 from rich.console import Console
 
+from export.commands.options import place, store_option
 from export.convert import Request, convert
 from export.jobs import ONNX
 from export.model_card import CardNotes
@@ -16,8 +17,9 @@ from export.onnx_graph import Maps
 from export.origins import NAMES, Description
 from export.preprocessing import InputOptions
 from export.pretrained import Pretrained, default_cache, resolve
+from model_store.locations import open_store
 from model_store.manifest import ChannelOrder, Interpolation, ResizeMode
-from model_store.store import EMBEDDED_MODELS, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 
 _PROGRAM: Final = "python -m export"
 _FILE: Final = click.Path(path_type=Path)
@@ -68,7 +70,7 @@ class _Model(click.Command):
 )
 @click.option("--version", metavar="N", help="A whole number; by default the next one.")
 @click.option("--labels", type=_FILE, metavar="FILE", help="The classes' names, one a line.")
-@click.option("--store", type=_FILE, metavar="DIR", help="The model store; by default the one in this repository.")
+@store_option
 @click.option(
     "--verify-images",
     type=_FILE,
@@ -114,7 +116,7 @@ def model(
     weights: str | None,
     version: str | None,
     labels: Path | None,
-    store: Path | None,
+    store: str,
     verify_images: Path | None,
     maps: Maps,
     cache: Path | None,
@@ -144,7 +146,7 @@ def model(
     request = Request(
         checkpoint=_given(checkpoint, onnx, published),
         name=name,
-        store=store or EMBEDDED_MODELS,
+        store=store,
         arch=arch,
         version=version,
         labels=labels,
@@ -195,12 +197,16 @@ def _about(published: Pretrained) -> Description | None:
     )
 
 
-def summary(stored: StoredModel, store: Path | None) -> str:
+def _from_anywhere(store: ModelStore) -> str:
+    return str(store.root.resolve()) if str(store) == str(store.root) else str(store)
+
+
+def summary(stored: StoredModel, location: str) -> str:
     """What was published, and the next commands, as lines of two columns."""
-    manifest = stored.manifest
+    manifest, store = stored.manifest, open_store(location)
     rows = [
         ("model", f"{manifest.name} version {manifest.version} ({manifest.architecture.name})"),
-        ("folder", str(stored.folder)),
+        ("folder", place(store, stored)),
     ]
     original = "the given file" if manifest.source.origin == ONNX else "PyTorch"
     for variant in manifest.variants:
@@ -217,7 +223,7 @@ def summary(stored: StoredModel, store: Path | None) -> str:
         if parity.accuracy:
             accuracy = parity.accuracy
             rows.append(("accuracy", f"{accuracy.exported:.2%} ({original} {accuracy.pytorch:.2%})"))
-    setting = f"RESNET_MODEL_STORE={store.resolve()} " if store else ""
+    setting = "" if location == str(EMBEDDED_MODELS) else f"RESNET_MODEL_STORE={_from_anywhere(store)} "
     rows.append(("serve", f"{setting}make serve"))
     rows.append(("ask", f"curl --data-binary @photo.jpg 'http://localhost:3000/v1/classify?model={manifest.name}'"))
     return "\n".join(f"{key:<10}{value}" for key, value in rows)

@@ -10,17 +10,21 @@ import click
 
 from export.gate import Thresholds
 from model_store.manifest import parse_reference
-from model_store.store import EMBEDDED_MODELS
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 store_option = click.option(
     "--store",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    default=EMBEDDED_MODELS,
-    help="The model store; by default the one in this repository.",
+    metavar="DIR_OR_URL",
+    default=str(EMBEDDED_MODELS),
+    help="The model store, a folder or a URL such as s3://bucket/models; by default the one in this repository.",
 )
+
+
+def place(store: ModelStore, stored: StoredModel) -> str:
+    """Where a version is, in the words that one would look for it by."""
+    return f"{store}/{stored.manifest.name}/{stored.manifest.version}"
 
 
 def images_option(meaning: str) -> Callable[[F], F]:

@@ -10,9 +10,10 @@ import click
 from rich.console import Console
 
 from export.candidates import FALLBACKS, Rules
-from export.commands.options import max_accuracy_drop_option, min_agreement_option, store_option
+from export.commands.options import max_accuracy_drop_option, min_agreement_option, place, store_option
 from export.gate import Thresholds
 from export.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
+from model_store.locations import open_store
 from model_store.reports import CalibrationMethod, Gate, GateProvider, Quantization
 from model_store.store import StoredModel
 
@@ -110,7 +111,7 @@ def quantize(
     gate: str,
     fallback: int | None,
     report: Path | None,
-    store: Path,
+    store: str,
 ) -> None:
     """Make int8, fp16 or bf16 variants of a stored model, publish them if they are as good as fp32.
 
@@ -140,15 +141,15 @@ def quantize(
         report=report,
     )
     stored = make_variants(request, Console(stderr=True))
-    click.echo(_summary(stored, precisions))
+    click.echo(_summary(place(open_store(store), stored), stored, precisions))
 
 
-def _summary(stored: StoredModel, precisions: Sequence[VariantPrecision]) -> str:
+def _summary(where: str, stored: StoredModel, precisions: Sequence[VariantPrecision]) -> str:
     """What was published, as lines of two columns."""
     manifest = stored.manifest
     rows = [
         ("model", f"{manifest.name} version {manifest.version} ({manifest.architecture.name})"),
-        ("folder", str(stored.folder)),
+        ("folder", where),
     ]
     for variant in manifest.variants:
         same = ", the fp32 file" if variant.precision == "bf16" else ""
@@ -156,7 +157,7 @@ def _summary(stored: StoredModel, precisions: Sequence[VariantPrecision]) -> str
         if variant.precision in precisions and variant.gate and variant.report:
             rows += _made(variant.quantization)
             rows += _judged(variant.gate)
-            rows.append(("report", str(stored.path(variant.report))))
+            rows.append(("report", f"{where}/{variant.report.file}"))
     return "\n".join(f"{key:<12}{value}" for key, value in rows)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import images_option, store_option
+from export.commands.options import images_option, place, store_option
 from export.reference import Measured, measure, publish
+from model_store.locations import open_store
 from model_store.store import ModelStore, StoredModel
 
 
@@ -16,7 +17,7 @@ from model_store.store import ModelStore, StoredModel
 @click.argument("model")
 @images_option("Images like those that will be served, at least 200; labels are not needed.")
 @store_option
-def reference(model: str, images: Path, store: Path) -> None:
+def reference(model: str, images: Path, store: str) -> None:
     """Tell a stored model what the images look like that it is meant for, so that serving notices when others come.
 
     MODEL is NAME or NAME@VERSION. Of the images only counts and means are
@@ -28,21 +29,21 @@ def reference(model: str, images: Path, store: Path) -> None:
     Example:
       python -m export reference mine --images photos.zip
     """
-    models = ModelStore(store)
+    models = open_store(store, writing=True)
     stored = models.find(model)
     stored.verify()
     measured = measure(stored, images, Console(stderr=True))
-    click.echo(_summary(measured, publish(models, stored, measured), stored.labels()))
+    click.echo(_summary(models, measured, publish(models, stored, measured), stored.labels()))
 
 
-def _summary(measured: Measured, published: StoredModel, labels: tuple[str, ...]) -> str:
+def _summary(models: ModelStore, measured: Measured, published: StoredModel, labels: tuple[str, ...]) -> str:
     """What was measured and published, as lines of two columns."""
     reference = measured.reference
     often = zip(reference.top_classes[:5], reference.classes, strict=False)
     sure = reference.confidence[-1] / reference.images
     rows = [
         ("model", f"{published.manifest.name} version {published.manifest.version}"),
-        ("folder", str(published.folder)),
+        ("folder", place(models, published)),
         ("reference", f"{reference.images} images of {reference.image_source}"),
         ("classes", ", ".join(f"{labels[one]} {count / reference.images:.1%}" for one, count in often)),
         ("confidence", f"above 0.9 for {sure:.1%}, at temperature {reference.temperature:.4f}"),

@@ -11,7 +11,7 @@ from rich.console import Console
 from export.commands.options import ModelReference, max_accuracy_drop_option, min_agreement_option, store_option
 from export.gate import Thresholds
 from export.verify import verify
-from model_store.store import ModelStore
+from model_store.locations import open_store
 
 
 @click.command("verify")
@@ -38,7 +38,7 @@ def verify_command(
     checkpoint: Path | None,
     max_accuracy_drop: float,
     min_agreement: float,
-    store: Path,
+    store: str,
 ) -> None:
     """Check a stored model's files and measure its variants again; status 1 where something is not as it should be.
 
@@ -46,7 +46,7 @@ def verify_command(
     Example:
       python -m export verify cifar10 --images cifar10-test.zip
     """
-    stored = ModelStore(store).resolve(*model)
+    stored = open_store(store).resolve(*model)
     thresholds = Thresholds(max_accuracy_drop / 100, min_agreement / 100)
     click.echo(f"{'model':<10}{stored.manifest.name} version {stored.manifest.version}")
     failed = False

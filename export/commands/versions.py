@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from export.commands.options import ModelReference, store_option
 from export.errors import ExportError
-from model_store.store import ModelStore
+from model_store.locations import open_store
 
 
 @click.command()
@@ -17,7 +15,7 @@ from model_store.store import ModelStore
 @click.option("--newest", is_flag=True, help="Take the promotion back: the newest version stands for MODEL again.")
 @click.option("--remove", "away", is_flag=True, help="With --alias: take the alias away.")
 @store_option
-def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away: bool, store: Path) -> None:
+def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away: bool, store: str) -> None:
     """Make a version the one that is served for MODEL, whatever newer ones there are.
 
     Its files are checked against their hashes first. A running service that watches this store takes it over as soon
@@ -33,16 +31,17 @@ def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away
       python -m export promote cifar10 --alias canary --remove
     """
     name, version = model
+    models = open_store(store, writing=True)
     if alias is not None:
         if newest or away == (version is not None):
             raise click.UsageError("name the version, as in MODEL@2, or --remove")
-        ModelStore(store).set_alias(name, alias, version)
-        named = ModelStore(store).aliases(name).get(alias)
+        models.set_alias(name, alias, version)
+        named = models.aliases(name).get(alias)
         click.echo(f"{name}: {alias} is version {named}" if named else f"{name}: {alias} is taken away")
         return
     if newest == (version is not None) or away:
         raise click.UsageError("name the version, as in MODEL@2, or --newest")
-    served = ModelStore(store).promote(name, version).manifest.version
+    served = models.promote(name, version).manifest.version
     click.echo(f"{name}: version {served} is served" + (", the newest" if newest else ""))
 
 
@@ -50,7 +49,7 @@ def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away
 @click.argument("model", type=ModelReference(), metavar="MODEL@VERSION")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
-def remove(model: tuple[str, str | None], yes: bool, store: Path) -> None:
+def remove(model: tuple[str, str | None], yes: bool, store: str) -> None:
     """Delete one version of a model from the store.
 
     \b
@@ -58,12 +57,12 @@ def remove(model: tuple[str, str | None], yes: bool, store: Path) -> None:
       python -m export remove cifar10@1
     """
     name, version = model
+    models = open_store(store, writing=True)
     if version is None:
-        there = ", ".join(ModelStore(store).versions(name)) or "none"
+        there = ", ".join(models.versions(name)) or "none"
         raise ExportError(f"name the version, as in {name}@1; there: {there}")
-    stored = ModelStore(store).resolve(name, version)
-    folder, version = stored.folder, stored.manifest.version
+    version, _ = models.removable(name, version)
     if not yes:
-        click.confirm(f"Delete {folder}?", abort=True, err=True)
-    ModelStore(store).remove(name, version)
+        click.confirm(f"Delete {models}/{name}/{version}?", abort=True, err=True)
+    models.remove(name, version)
     click.echo(f"{name} version {version} is removed")

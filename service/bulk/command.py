@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from rich.console import Console
 
+from model_store.locations import is_url
 from model_store.manifest import ManifestError
 from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.progress import Told
@@ -34,8 +35,7 @@ _INTERRUPTED: Final = 130
 @click.option("--model", metavar="NAME[@VERSION]", help="The model; by default the only one of the store.")
 @click.option(
     "--store",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
+    metavar="DIR_OR_URL",
     help=f"The model store; by default {variable('model_store')}, or the one in this repository.",
 )
 @click.option("--embed", is_flag=True, help="Also write each image's feature vector.")
@@ -58,7 +58,7 @@ def bulk(
     inputs: tuple[str, ...],
     output: str,
     model: str | None,
-    store: Path | None,
+    store: str | None,
     embed: bool,
     top_k: int,
     column: str | None,
@@ -125,11 +125,12 @@ def bulk(
     sys.exit(_SOME_FAILED if progress.failed else 0)
 
 
-def _settings(store: Path | None) -> Settings:
+def _settings(store: str | None) -> Settings:
     settings = load_settings()
     if store is None:
         return settings
-    return settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": store.absolute()})})
+    location = store if is_url(store) else Path(store).absolute()
+    return settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": location})})
 
 
 def _summary(out: Output, progress: Told, before: int, told: Console, as_json: bool) -> None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model_store.store import ModelStore, StoredModel
+from model_store.locations import open_store
+from model_store.store import StoredModel
 from service.bulk.planning import BulkError
 from service.config import Settings
 from service.cpus import available_cpus
@@ -42,11 +43,11 @@ def find_model(settings: Settings, reference: str | None) -> StoredModel:
 
     Raises ``StoreError``, and ``BulkError`` where the store has several.
     """
-    store = ModelStore(settings.store.model_store)
+    store = open_store(settings.store.model_store, settings.store.store_cache)
     if reference is None:
         names = store.names()
         if len(names) != 1:
-            raise BulkError(f"{store.root}: name one with --model: {', '.join(names) or 'it has no model'}")
+            raise BulkError(f"{store}: name one with --model: {', '.join(names) or 'it has no model'}")
         reference = names[0]
     stored = store.find(reference)
     stored.verify()

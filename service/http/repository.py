@@ -79,6 +79,8 @@ class _Repository:
         if wanted.parameters:
             raise BadRequest("load takes no parameters: the store and the settings say what is loaded")
         name = call.path["name"]
+        if self._runtime.mirror is not None:
+            await self._runtime.mirror.refresh()
         if not await self._can_load(name):
             raise UnknownModel(f"there is no model {name[:64]!r} to load")
         call.model = name
@@ -116,7 +118,7 @@ class _Repository:
         wanted = named(settings)
         try:
             check_name(name)
-            versions = await asyncio.to_thread(ModelStore(settings.model_store).versions, name)
+            versions = await asyncio.to_thread(ModelStore(settings.folder).versions, name)
         except (ValueError, OSError):
             return False
         return bool(versions) and (not wanted or name in wanted)

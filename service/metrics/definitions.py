@@ -91,6 +91,11 @@ MODEL_LOADS = Definition(
     "counter", "resnet_model_loads_total", ("model", "outcome"),
     "Model versions that were loaded, at the start and since, and those that could not be: loaded, failed.",
 )  # fmt: skip
+STORE_REACHABLE = Definition(
+    "gauge", "resnet_store_reachable", ("store",),
+    "1 where the store at a URL answered when it was last asked, else 0; not there where the store is a folder.",
+    mode="livemostrecent",
+)  # fmt: skip
 SHADOW_IMAGES = Definition(
     "counter", "resnet_shadow_images_total", ("model", "outcome"),
     "Copies for a model's canary: agreed or disagreed with the stable version's best class, dropped as no slot was "

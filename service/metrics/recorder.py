@@ -53,6 +53,7 @@ from service.metrics.definitions import (
     STAGE_SECONDS,
     STAGES,
     START_TIME,
+    STORE_REACHABLE,
     WORKERS_READY,
     Definition,
 )
@@ -227,6 +228,9 @@ class Metrics:
         )
         self._models.append(made)
         return made
+
+    def store_reachable(self, store: str, reachable: bool) -> None:
+        self._gauges[STORE_REACHABLE].labels(store).set(reachable)
 
     def sample(self, *, slots: int, slots_busy: int, images_held: int) -> None:
         """What is looked at from time to time, not counted; and all counts are handed over."""

@@ -65,7 +65,7 @@ class Lifecycle:
         self.status: dict[str, Status] = {}
         self.marks_at_start: Mapping[str, Mark] = {}
         self._settings = settings
-        self._store = ModelStore(settings.store.model_store)
+        self._store = ModelStore(settings.store.folder)
         self._registry = registry
         self._loader = loader
         self._control = control

@@ -90,7 +90,7 @@ def _by_policy(policy: str, usable: Sequence[str], aliases: Mapping[str, str]) -
 
 def chosen_models(settings: Settings) -> list[StoredModel]:
     """The models to serve, verified, the default one first; ``StoreError`` where one is missing or damaged."""
-    store = ModelStore(settings.store.model_store)
+    store = ModelStore(settings.store.folder)
     chosen = []
     try:
         views = look_at_all(store, named(settings.store))

@@ -9,6 +9,7 @@ from typing import Final
 
 from service.models.control import Control, Mark
 from service.models.lifecycle import Lifecycle
+from service.models.mirror import Mirror
 
 logger = logging.getLogger(__name__)
 
@@ -19,16 +20,29 @@ CONTROL_S: Final = 0.5
 class Watcher:
     """Passes over the store every ``store_s`` seconds, 0 for none, and over a model whenever it was asked for.
 
-    ``control`` is None where nobody can ask.
+    ``control`` is None where nobody can ask, ``mirror`` where the store is a folder.
     """
 
-    def __init__(self, lifecycle: Lifecycle, control: Control | None, store_s: float) -> None:
+    def __init__(
+        self, lifecycle: Lifecycle, control: Control | None, store_s: float, mirror: Mirror | None = None
+    ) -> None:
         self._lifecycle = lifecycle
         self._control = control
         self._store_s = store_s
+        self._mirror = mirror
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        if self._mirror is None or not self._store_s:
+            await self._watch()
+            return
+        self._mirror.start()
+        try:
+            await self._watch()
+        finally:
+            self._mirror.stop()
+
+    async def _watch(self) -> None:
         loop = asyncio.get_running_loop()
         steps = [step for step in (self._store_s, CONTROL_S if self._control else 0) if step]
         if not steps:

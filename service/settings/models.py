@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -12,11 +13,13 @@ from pydantic import (
     field_validator,
 )
 
+from model_store.locations import mirror_folder
 from model_store.manifest import Precision
 from model_store.store import EMBEDDED_MODELS
 from service.settings.values import (
     Folder,
     Group,
+    Location,
     Provider,
     absolute,
     checked_policy,
@@ -28,7 +31,16 @@ from service.settings.values import (
 class StoreSettings(Group):
     """Which models are served."""
 
-    model_store: Folder = Field(EMBEDDED_MODELS, description="Folder of models, laid out as NAME/VERSION.")
+    model_store: Location = Field(
+        EMBEDDED_MODELS,
+        description="Folder of models, laid out as NAME/VERSION, or URL of one: `s3://`, `gs://`, `az://`, `https://`, "
+        "`file://` (docs/stores.md).",
+    )
+    store_cache: Annotated[Folder, AfterValidator(absolute)] | None = Field(
+        None,
+        description="Folder that keeps what was fetched from a store at a URL; `~/.cache/resnet-serving/stores` by "
+        "default. What lies there is run, so none but the service's user may write to it.",
+    )
     models: Annotated[tuple[tuple[str, str | None], ...], BeforeValidator(model_references)] = Field(
         (),
         description="Models to serve: `name` (the versions that `RESNET_VERSION_POLICY` says) or `name@version` (that "
@@ -54,6 +66,13 @@ class StoreSettings(Group):
         description="Where profiles of `python -m service.tune` are looked for. `auto`: beside each model's versions; "
         "`off`: nowhere, none is used; or a folder.",
     )
+
+    @property
+    def folder(self) -> Path:
+        """Where the models are for this process: the store itself, or its mirror."""
+        if isinstance(self.model_store, Path):
+            return self.model_store
+        return mirror_folder(self.model_store, self.store_cache)
 
 
 class InferenceSettings(Group):

@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
 )
 
+from model_store.locations import parse_location
 from model_store.manifest import parse_reference
 
 Provider = Literal["tensorrt", "cuda", "openvino", "cpu"]
@@ -58,6 +59,15 @@ def absolute(path: Path) -> Path:
 
 
 Folder = Annotated[Path, BeforeValidator(_some_path)]
+
+
+def _location(value: object) -> object:
+    _some_path(value)
+    return parse_location(value) if isinstance(value, str) else value
+
+
+Location = Annotated[Path | str, BeforeValidator(_location)]
+"""A folder, or the URL of a store."""
 
 
 def checked_policy(policy: str) -> str:
