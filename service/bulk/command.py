@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import click
 from rich.console import Console
 
-from model_store.locations import is_url
+from model_store.locations import parse_location
 from model_store.manifest import ManifestError
 from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.progress import Told
@@ -129,7 +129,11 @@ def _settings(store: str | None) -> Settings:
     settings = load_settings()
     if store is None:
         return settings
-    location = store if is_url(store) else Path(store).absolute()
+    try:
+        place = parse_location(store)
+    except ValueError as error:
+        raise BulkError(f"--store {store}: {error}") from error
+    location = place.absolute() if isinstance(place, Path) else place
     return settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": location})})
 
 

@@ -60,6 +60,7 @@ def test_every_command_is_known() -> None:
         ".venv/bin/python -m export ",
         ".venv/bin/python -m tests.reliability.",  # run in tests/reliability
         ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
+        ".venv/bin/python -m benchmarks.replicas ",  # run in tests/benchmarks/test_programs.py
         ".venv/bin/python -m service.bulk ",  # run in test_bulk_document.py
         ".venv/bin/python -m service.client ",  # run in test_client_documents.py
         "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",

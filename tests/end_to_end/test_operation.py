@@ -238,8 +238,10 @@ def test_overload_is_refused_and_told_when_to_come_back(serve: Serve) -> None:
 
 
 def test_a_deadline_that_passes_is_a_504(serve: Serve) -> None:
-    with serve(RESNET_DEADLINE_S="0.0001") as server:
-        response = httpx.post(f"{server.url}/v1/classify", content=picture(1))
+    """The body is there long before, and its images take longer than that on any machine."""
+    files = [("images", (str(seed), picture(seed, (3000, 3000)))) for seed in range(24)]
+    with serve(RESNET_DEADLINE_S="0.4") as server:
+        response = httpx.post(f"{server.url}/v1/classify", files=files, timeout=60)
         assert response.status_code == 504
         assert response.json()["error"]["code"] == "deadline_exceeded"
 
