@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Callable
 from typing import Final
 
 import orjson
 from starlette.datastructures import Headers
 
 from service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
+from service.gate import Ticket
 from service.http.disconnect import ClientGone
 from service.http.forms import FormFiles, too_many
 from service.http.routing import Call
@@ -22,7 +22,7 @@ class BodyReader:
     Raises ``BodyTooLarge`` and ``BadRequest`` for what the headers say.
     """
 
-    __slots__ = ("_call", "_idle_s", "_max_bytes", "_taken", "more")
+    __slots__ = ("_call", "_idle_s", "_max_bytes", "_taken", "announced", "more")
 
     def __init__(self, call: Call, max_bytes: int, idle_s: float) -> None:
         self._call = call
@@ -30,7 +30,8 @@ class BodyReader:
         self._idle_s = idle_s
         self._taken = 0
         self.more = True
-        if content_length(call.headers) > max_bytes:
+        self.announced = content_length(call.headers)
+        if self.announced > max_bytes:
             raise self._too_large()
         call.begin_reading(idle_s)
 
@@ -54,20 +55,24 @@ class BodyReader:
         return BodyTooLarge(f"the body is too large; at most {self._max_bytes} bytes are taken")
 
 
-async def read_body(call: Call, max_bytes: int, idle_s: float, hold: Callable[[int], None] | None = None) -> bytes:
-    """The whole body; raises as ``BodyReader`` does, and what ``hold`` raises, which is told of bytes as they come."""
+async def read_body(call: Call, max_bytes: int, idle_s: float, ticket: Ticket | None = None) -> bytes:
+    """The whole body, held by ``ticket`` as it comes; raises as it and ``BodyReader`` do."""
     reader = BodyReader(call, max_bytes, idle_s)
+    if ticket is not None:
+        ticket.expect(reader.announced)
     chunks: list[bytes] = []
     while reader.more:
         chunk = await reader.read()
-        if hold is not None:
-            hold(len(chunk))
+        if ticket is not None:
+            ticket.hold(len(chunk))
         chunks.append(chunk)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def check_encoding(headers: Headers) -> None:
     """``UnsupportedEncoding`` for a body that is compressed or otherwise encoded."""
+    if "content-encoding" not in headers:
+        return
     for encoding in headers.getlist("content-encoding"):
         if encoding.strip().lower() not in ("", "identity"):
             raise UnsupportedEncoding("the body has a Content-Encoding; send it as it is, without one")

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from time import perf_counter
 
 from service.gate import Ticket
-from service.http.bodies import check_encoding, content_length, holds_many, read_body, split_images
+from service.http.bodies import check_encoding, holds_many, read_body, split_images
 from service.http.disconnect import UntilDisconnect
 from service.http.routing import Call
 from service.runtime import Runtime
@@ -16,9 +16,8 @@ from service.runtime import Runtime
 async def received_body(runtime: Runtime, call: Call, ticket: Ticket) -> bytes:
     """The whole body of ``call``, timed, counted and held by ``ticket``; raises as it and ``read_body`` do."""
     began_s = perf_counter()
-    ticket.expect(content_length(call.headers))
     settings = runtime.settings
-    body = await read_body(call, settings.limits.max_body_bytes, settings.connections.body_idle_s, ticket.hold)
+    body = await read_body(call, settings.limits.max_body_bytes, settings.connections.body_idle_s, ticket)
     call.stages.read_s = perf_counter() - began_s
     call.stages.received_bytes = len(body)
     runtime.metrics.stage("read", call.stages.read_s)

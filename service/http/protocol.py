@@ -126,18 +126,13 @@ class GuardedProtocol(RefusingProtocol):
             self._refuse(cause if isinstance(cause, ServiceError) else BadRequest(f"this is no valid HTTP: {error}"))
         else:
             if self._beside > MAX_HEAD_BYTES:
-                self._refuse(HeadTooLarge(f"the headers are too large; at most {MAX_HEAD_BYTES} bytes are taken"))
+                self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.since = self.loop.time()
         self._in_message = True
         self._hosts = 0
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-        if len(self.url) > MAX_URI_BYTES:
-            raise UriTooLong(f"the request's target is too long; at most {MAX_URI_BYTES} bytes are taken")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._in_body:
@@ -146,8 +141,6 @@ class GuardedProtocol(RefusingProtocol):
         if name in _LOOKED_AT:
             self._look_at(name, value)
         self.headers.append((name, value))
-        if len(self.headers) > MAX_HEADERS:
-            raise HeadTooLarge(f"there are too many headers; at most {MAX_HEADERS} are taken")
 
     def _look_at(self, name: bytes, value: bytes) -> None:
         if name == b"host":
@@ -161,8 +154,10 @@ class GuardedProtocol(RefusingProtocol):
             self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
+        if len(self.url) > MAX_URI_BYTES or len(self.headers) > MAX_HEADERS:
+            raise self._too_large()
         if (self._shared or self._beside > MAX_HEAD_BYTES) and self._head_bytes() > MAX_HEAD_BYTES:
-            raise HeadTooLarge(f"the headers are too large; at most {MAX_HEAD_BYTES} bytes are taken")
+            raise self._too_large()
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken")
@@ -183,6 +178,11 @@ class GuardedProtocol(RefusingProtocol):
         """Whether what follows the head is no body to the parser, and is one to others."""
         names = {name for name, _ in self.headers}
         return self.parser.get_method() == b"CONNECT" or not names.isdisjoint((b"content-length", b"transfer-encoding"))
+
+    def _too_large(self) -> ServiceError:
+        if self._in_message and len(self.url) > MAX_URI_BYTES:
+            return UriTooLong(f"the request's target is too long; at most {MAX_URI_BYTES} bytes are taken")
+        return HeadTooLarge(f"at most {MAX_HEADERS} headers of {MAX_HEAD_BYTES} bytes together are taken")
 
     def _head_bytes(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)

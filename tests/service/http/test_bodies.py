@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import math
 from typing import Any
@@ -11,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
+from starlette.types import Receive
 
-from service.errors import BadRequest, BodyTooLarge, ServiceError, TooManyImages
-from service.http.bodies import ClientGone, read_body, split_images
+from service.errors import BadRequest, BodyTooLarge, Overloaded, ServiceError, TooManyImages, UnsupportedEncoding
+from service.gate import Gate
+from service.http.bodies import ClientGone, check_encoding, read_body, split_images
+from service.http.forms import FormFiles
 from service.http.routing import Call
 
 BOUNDARY = "b0undary"
@@ -35,14 +39,18 @@ def split(body: bytes, headers: Headers | None = None, max_images: int = 64) -> 
 
 
 def read(messages: list[dict[str, Any]], max_bytes: int, **headers: str) -> bytes:
+    given = Headers({name.replace("_", "-"): value for name, value in headers.items()})
+    call = Call("POST", given, b"", inbox(messages), math.inf, "")
+    return asyncio.run(read_body(call, max_bytes, idle_s=60))
+
+
+def inbox(messages: list[dict[str, Any]]) -> Receive:
     left = list(messages)
 
     async def receive() -> dict[str, Any]:
         return left.pop(0)
 
-    given = Headers({name.replace("_", "-"): value for name, value in headers.items()})
-    call = Call("POST", given, b"", receive, math.inf, "")
-    return asyncio.run(read_body(call, max_bytes, idle_s=60))
+    return receive
 
 
 def chunks(*pieces: bytes) -> list[dict[str, Any]]:
@@ -52,6 +60,66 @@ def chunks(*pieces: bytes) -> list[dict[str, Any]]:
 
 
 # Reading
+
+
+@given(st.lists(st.binary(max_size=40), min_size=1, max_size=8), st.integers(0, 300), st.integers(0, 300))
+def test_bytes_are_held_as_they_come_and_within_both_bounds(pieces: list[bytes], most: int, room: int) -> None:
+    gate = Gate(1, room)
+    given = Call("POST", Headers(), b"", inbox(chunks(*pieces)), math.inf, "")
+    size = len(b"".join(pieces))
+    with gate.admit() as ticket:
+        try:
+            assert asyncio.run(read_body(given, most, 60, ticket)) == b"".join(pieces)
+            assert size <= min(most, room)
+            assert gate.bytes == size
+        except BodyTooLarge:
+            assert size > most
+        except Overloaded:
+            assert size > room
+        assert gate.bytes <= min(room, size)
+    assert gate.bytes == 0
+
+
+@pytest.mark.parametrize("given", [["gzip"], ["identity", "br"], ["identity, gzip"], ["x-unknown"], ["chunked"]])
+def test_an_encoding_is_refused(given: list[str]) -> None:
+    with pytest.raises(UnsupportedEncoding):
+        check_encoding(Headers(raw=[(b"content-encoding", value.encode()) for value in given]))
+
+
+@pytest.mark.parametrize("given", [[], ["identity"], [" Identity "], [""]])
+def test_no_encoding_is_taken(given: list[str]) -> None:
+    check_encoding(Headers(raw=[(b"content-encoding", value.encode()) for value in given]))
+
+
+def test_a_pause_ends_the_call_and_a_body_that_goes_on_does_not() -> None:
+    """The call's timer is told of every pause, and of the deadline again at the end."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + 3600
+        told: list[float] = []
+
+        async def receive() -> dict[str, Any]:
+            assert call.timer is not None
+            assert call.reading
+            told.append(call.timer.when() or 0.0)
+            return left.pop(0)
+
+        left = chunks(b"x", b"y", b"z")
+        call = Call("POST", Headers(), b"", receive, deadline, "")
+        async with asyncio.timeout_at(deadline) as call.timer:
+            assert await read_body(call, 10, idle_s=60) == b"xyz"
+            assert call.timer.when() == deadline
+            assert not call.reading
+        assert len(told) == 3
+        assert all(loop.time() <= when <= loop.time() + 60 for when in told)
+
+        left = chunks(b"x")
+        async with asyncio.timeout_at(deadline) as call.timer:
+            await read_body(call, 10, idle_s=7200)  # longer than there is
+        assert told[-1] == deadline
+
+    asyncio.run(main())
 
 
 @given(st.lists(st.binary(max_size=40), min_size=1, max_size=8), st.integers(0, 300))
@@ -106,6 +174,84 @@ def test_an_empty_body() -> None:
 
 
 _CONTENTS = st.binary(max_size=200).filter(lambda content: b"\r\n--" + BOUNDARY.encode() not in b"\r\n" + content)
+
+
+class Collected(FormFiles):
+    """The files of a form that comes in pieces."""
+
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(headers, 64)
+        self.files: list[bytes] = []
+
+    def begin(self, name: str) -> None:
+        self.files.append(b"")
+
+    def data(self, data: bytes) -> None:
+        self.files[-1] += data
+
+    def end(self) -> None:
+        pass
+
+
+NEAR_ENDS = st.sampled_from(
+    [b"\r\n", b"\r", b"\n", b"--", b"\r\n--", f"\r\n--{BOUNDARY[:-1]}".encode(), b"\r\n\r\n", b"x"]
+)
+
+
+@given(
+    st.lists(st.lists(NEAR_ENDS | st.binary(max_size=20), max_size=6).map(b"".join), min_size=1, max_size=4),
+    st.lists(st.integers(0, 2000), max_size=10),
+)
+def test_a_form_is_the_same_in_any_pieces(contents: list[bytes], cuts: list[int]) -> None:
+    body = b"".join(map(part, contents)) + END
+    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    collected = Collected(form())
+    for a, b in itertools.pairwise(edges):
+        collected.feed(body[a:b])
+    collected.check_ended()
+    assert collected.files == contents == split(body)
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=6), st.integers(0, 400))
+def test_a_broken_form_is_refused_alike_in_any_pieces(noise: bytes, cuts: list[int], at: int) -> None:
+    whole = part(b"one") + part(b"two") + END
+    body = whole[:at] + noise + whole[at:]
+
+    def taken(pieces: list[bytes]) -> list[bytes] | None:
+        collected = Collected(form())
+        try:
+            for piece in pieces:
+                collected.feed(piece)
+            collected.check_ended()
+        except ServiceError:
+            return None
+        return collected.files
+
+    edges = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    assert taken([body]) == taken([body[a:b] for a, b in itertools.pairwise(edges)])
+
+
+@pytest.mark.parametrize("length", [71, 257, 5000])
+def test_a_boundary_that_is_too_long(length: int) -> None:
+    with pytest.raises(BadRequest, match="boundary"):
+        split(END, form(f"multipart/form-data; boundary={'b' * length}"))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['Content-Disposition: form-data; name="image"; filename="' + "n" * 4100 + '"'],
+        ['Content-Disposition: form-data; name="' + "n" * 4100 + '"; filename="a"'],
+        ["X" * 4200 + ": y", 'Content-Disposition: form-data; name="image"; filename="a"'],
+        ["X: y"] * 8 + ['Content-Disposition: form-data; name="image"; filename="a"'],
+        ["X: y"] * 50_000,
+    ],
+    ids=["filename", "name", "header", "nine", "many"],
+)
+def test_the_headers_of_a_part_are_bounded(lines: list[str]) -> None:
+    head = "\r\n".join([f"--{BOUNDARY}", *lines, "", ""]).encode()
+    with pytest.raises(BadRequest, match="malformed"):
+        split(head + b"content\r\n" + END)
 
 
 @given(st.lists(_CONTENTS, min_size=1, max_size=6))
@@ -239,6 +385,13 @@ def test_images_of_json_come_back_in_order(images: list[bytes], indent: int | No
     assert split(as_json(*images), JSON) == images
     pretty = json.dumps(json.loads(as_json(*images)), indent=indent).replace("/", "\\/").encode()
     assert split(pretty, JSON) == images
+
+
+@pytest.mark.parametrize(
+    "text", ['{"images": ["\\/\\/8="]}', '{"images": ["\\u002f\\u002F8="]}', '{"images": ["//8="]}']
+)
+def test_escapes_that_encoders_use_are_taken(text: str) -> None:
+    assert split(text.encode(), Headers({"content-type": "application/json"})) == [b"\xff\xff"]
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=utf-8", " application/json ;x=y"])

@@ -479,6 +479,6 @@ def test_files_are_allowed_as_far_as_they_may_be(
 
 def test_what_is_overridden_is_there() -> None:
     """uvicorn's protocol is no public interface: a version that names these otherwise must not pass unseen."""
-    for name in ("_start_asgi_task", "on_response_complete", "on_url", "on_header", "on_body", "_should_upgrade"):
+    for name in ("_start_asgi_task", "on_response_complete", "on_header", "on_body", "_should_upgrade"):
         assert hasattr(HttpToolsProtocol, name)
         assert name in vars(protocol.GuardedProtocol)

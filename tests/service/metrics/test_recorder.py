@@ -168,6 +168,7 @@ def test_workers_share_their_metrics_and_the_dead_ones_gauges_go(tmp_path: Path)
         (429, True, "queue_full"),
         (413, True, "too_large"),
         (499, True, "cancelled"),
+        (408, True, "slow_client"),
         (504, True, "deadline"),
         (503, True, "draining"),
         (503, False, "loading"),
@@ -180,6 +181,15 @@ def test_what_is_not_served_is_counted_by_reason(status: int, was_ready: bool, r
     metrics.answered("/v1/classify", "", "", status, 0.0)
     found = {key: value for key, value in samples(metrics.page()).items() if key[0] == "resnet_rejected_total"}
     assert found == {("resnet_rejected_total", (("reason", reason),)): 1}
+
+
+def test_what_never_became_a_request_is_counted_by_reason() -> None:
+    metrics = Metrics(None)
+    metrics.rejected("bad_http")
+    metrics.rejected("bad_http")
+    found = samples(metrics.page())
+    assert found["resnet_rejected_total", (("reason", "bad_http"),)] == 2
+    assert not [key for key in found if key[0] == "resnet_requests_total"]
 
 
 def test_bytes_failures_and_samples() -> None:
