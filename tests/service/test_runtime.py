@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.service.conftest import (
     some_settings,
     turns,
 )
+from tests.service.metrics.test_gpu import FakeNvml
 
 
 def names(models: list[StoredModel]) -> list[tuple[str, str]]:
@@ -306,3 +308,17 @@ def test_ready_when_the_other_workers_are_too(tiny_root: Path, tmp_path: Path, m
         await second.stop()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda", "tensorrt"])
+def test_gpus_are_looked_at_where_a_model_runs_on_one(
+    tiny_root: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(gpus=1))
+
+    async def use(runtime: Runtime) -> None:
+        monkeypatch.setattr(runtime.models[0].session, "provider", provider)
+        await runtime._sample_gpus()
+        assert ("resnet_gpu_utilisation_ratio{" in runtime.metrics.page().decode()) == (provider != "cpu")
+
+    serving(some_settings(tiny_root), use)

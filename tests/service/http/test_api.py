@@ -664,7 +664,10 @@ def test_requests_are_counted_by_known_names_alone(tiny_root: Path) -> None:
         assert sample(page, "resnet_queue_images", model="tiny") == 0
         assert sample(page, "resnet_workers_ready") == 1
         assert sample(page, "resnet_model_info", model="tiny", version="1", provider="cpu", precision="fp32") == 1
-        for stage in ("read", "decode", "queue", "infer", "post"):
+        assert sample(page, "resnet_predictions_total", model="tiny", version="1") == 3
+        assert sample(page, "resnet_prediction_confidence_count", model="tiny", version="1") == 3
+        assert sample(page, "resnet_stage_seconds_count", stage="transform") == 3
+        for stage in ("read", "decode", "transform", "queue", "infer", "post"):
             assert sample(page, "resnet_stage_seconds_count", stage=stage) > 0
 
     serve(tiny_root, use)
