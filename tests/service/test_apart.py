@@ -153,6 +153,8 @@ def test_too_much_memory_ends_that_image_alone() -> None:
     for _ in range(2):
         with pytest.raises(ImageTooCostly, match="more than 32 MiB of memory"):
             apart.tensor(encode(Image.new("RGB", (4096, 4096)), "PNG"), a_spec())
+        with pytest.raises(ImageTooCostly, match="more than 32 MiB of memory"):
+            apart.tensor(too_slow(500_000), a_spec())  # by many small pieces, until nothing is left
         assert apart.tensor(good, a_spec()).whole == (8, 8)
     apart.close()
 
