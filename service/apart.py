@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from model_store.manifest import Preprocessing
-from service.apart_child import ANSWER, ERROR, REQUEST, TENSOR, WHOLE
+from service.apart_child import ANSWER, ERROR, NO_MEMORY, REQUEST, TENSOR, WHOLE, too_much_memory
 from service.decode import Decoded
 from service.errors import (
     BadImage,
@@ -188,6 +188,8 @@ class _Process:
         status = self._child.returncode
         if status == -signal.SIGPROF:  # the kernel's timer
             return self._too_slow()
+        if status == NO_MEMORY:
+            return too_much_memory(self._settings)
         logger.warning("an image ended its decoding process: status %d", status)
         return DecoderCrashed("the image cannot be decoded: its decoder crashed on it")
 

@@ -29,6 +29,8 @@ ANSWER: Final = struct.Struct("<BIIIIQ")
 """``OK`` or ``ERROR``; height, width, width and height of the whole image; length of what follows."""
 TENSOR, WHOLE = 0, 1
 OK, ERROR = 0, 1
+NO_MEMORY: Final = 3
+"""Exit status."""
 
 _NICENESS: Final = 5
 """Cheap images come first where the machine is full."""
@@ -54,6 +56,8 @@ def main(settings_json: str) -> None:
         except ImageError as error:
             told = json.dumps(_told(error, settings)).encode()
             answers.write(ANSWER.pack(ERROR, 0, 0, 0, 0, len(told)) + told)
+        except MemoryError:  # so little is left that not even its error could be made
+            os._exit(NO_MEMORY)
         signal.setitimer(signal.ITIMER_PROF, 0)
         answers.flush()
         trim()  # the next image gets all of its memory
@@ -88,6 +92,10 @@ def _answer(answers: BinaryIO, decoder: Decoder, kind: int, spec: bytes, data: b
 def _told(error: ImageError, settings: DecodeSettings) -> dict[str, str]:
     cause = error.__cause__
     if isinstance(error, BadImage) and (isinstance(cause, MemoryError) or "out of memory" in str(cause)):
-        mebibytes = settings.decode_memory_bytes / 2**20
-        error = ImageTooCostly(f"the image takes more than {mebibytes:.0f} MiB of memory to decode; send it smaller")
+        error = too_much_memory(settings)
     return {"code": error.code, "message": error.message}
+
+
+def too_much_memory(settings: DecodeSettings) -> ImageTooCostly:
+    mebibytes = settings.decode_memory_bytes / 2**20
+    return ImageTooCostly(f"the image takes more than {mebibytes:.0f} MiB of memory to decode; send it smaller")

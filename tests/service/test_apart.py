@@ -105,7 +105,8 @@ def test_no_process_before_it_is_needed_and_none_after() -> None:
         apart.tensor(encode(a_picture()), a_spec())
 
 
-def test_too_much_processor_time_ends_that_image_alone() -> None:
+def test_too_much_processor_time_ends_that_image_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart_module, "_PATIENCE", 10_000)  # it is the kernel that ends it, not the clock
     apart = Apart(some_settings(decode_cpu_s=0.2), 1)
     good = encode(a_picture())
     wanted = apart.tensor(good, a_spec()).pixels
@@ -129,12 +130,31 @@ def test_processor_time_is_counted_for_each_image_anew() -> None:
     apart.close()
 
 
+def test_too_long_by_the_clock_ends_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that does nothing takes no processor time."""
+    before = set(children())
+    monkeypatch.setattr(apart_module, "_PATIENCE", 0.1)
+    apart = Apart(some_settings(decode_cpu_s=5), 1)
+    good = encode(a_picture())
+    with apart._place():  # starts it
+        (child,) = set(children()) - before
+    psutil.Process(child).suspend()
+    with pytest.raises(ImageTooCostly):
+        apart.tensor(good, a_spec())
+    assert not psutil.pid_exists(child)
+    monkeypatch.undo()
+    assert apart.tensor(good, a_spec()).whole == (8, 8)
+    apart.close()
+
+
 def test_too_much_memory_ends_that_image_alone() -> None:
     apart = Apart(some_settings(decode_memory_bytes=2**25), 1)
     good = encode(a_picture())
     for _ in range(2):
         with pytest.raises(ImageTooCostly, match="more than 32 MiB of memory"):
             apart.tensor(encode(Image.new("RGB", (4096, 4096)), "PNG"), a_spec())
+        with pytest.raises(ImageTooCostly, match="more than 32 MiB of memory"):
+            apart.tensor(too_slow(500_000), a_spec())  # by many small pieces, until nothing is left
         assert apart.tensor(good, a_spec()).whole == (8, 8)
     apart.close()
 
