@@ -67,6 +67,8 @@ def _bound(memory_bytes: int) -> None:
     """No memory beyond what the process has now and ``memory_bytes``, no files, no core dumps."""
     Image.init()  # loads what a format needs, while it can be loaded
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    # Process managers tell a worker's children, too, that the service stops; what was accepted is decoded all the same.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_NICENESS)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + memory_bytes

@@ -231,6 +231,22 @@ def test_a_killed_worker_leaves_no_process() -> None:
         assert psutil.wait_procs([child], timeout=60)[1] == []
 
 
+def test_the_end_of_the_service_does_not_end_what_was_accepted() -> None:
+    """Process managers send a worker's children what they send the worker."""
+    worker = subprocess.Popen(
+        [sys.executable, "-c", _WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with worker:
+        assert worker.stdout is not None
+        child = psutil.Process(int(worker.stdout.readline()))
+        child.terminate()
+        child.send_signal(signal.SIGCONT)  # delivered after the one before
+        assert psutil.wait_procs([child], timeout=1)[0] == []
+        worker.kill()
+        worker.wait()
+        assert psutil.wait_procs([child], timeout=60)[1] == []
+
+
 def test_a_decoder_for_threads_leaves_costly_images_alone() -> None:
     decoder = Decoder(some_settings(), cheap_only=True)
     row = np.full((8, 8, 3), 7, np.uint8)
