@@ -43,7 +43,7 @@ class Connection(Protocol):
         the client to read why), ``closing`` (for it to take what was written)."""
 
     def time_out(self) -> None:
-        """Its head is late: say so and close."""
+        """Its head is late: close, and say so where some of it came."""
 
     def close(self) -> None:
         """Close, once what was written is taken."""
@@ -53,7 +53,7 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Those of one worker. ``counted`` is told why one was ended or refused: ``slow_client``, ``connections``."""
+    """Those of one worker. ``counted`` is told why one was ended or refused: a reason of resnet_rejected_total."""
 
     def __init__(self, settings: ConnectionSettings, counted: Callable[[str], None]) -> None:
         self.settings = settings
@@ -114,7 +114,6 @@ class Connections:
             if not state or now - connection.since <= self._limits_s[state]:
                 continue
             if state == "head":
-                self.counted("slow_client")
                 connection.time_out()
             elif state == "closing":
                 connection.abort()

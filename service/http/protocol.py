@@ -28,6 +28,7 @@ MAX_HEADERS: Final = 100
 MAX_URI_BYTES: Final = 8 * 2**10
 MAX_PIPELINED: Final = 16
 
+_REASONS: Final[dict[type[ServiceError], str]] = {BadRequest: "bad_http", SlowClient: "slow_client"}
 _LOOKED_AT: Final = frozenset((b"expect", b"host", b"transfer-encoding"))
 
 
@@ -118,9 +119,8 @@ class GuardedProtocol(RefusingProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refused = (
-                True  # the parser would read what follows as another request; it is answered, and that is all
-            )
+            # It is answered, and that is all: the parser would take what follows for another request.
+            self._refused = True
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, ServiceError) else BadRequest(f"this is no valid HTTP: {error}"))
@@ -220,10 +220,7 @@ class GuardedProtocol(RefusingProtocol):
     def _refuse(self, error: ServiceError) -> None:
         """Read no further, and say why behind the answers to the requests before."""
         self._refused = True
-        if isinstance(error, BadRequest):
-            self.among.counted("bad_http")
-        elif not isinstance(error, SlowClient):
-            self.among.counted("head_too_large")
+        self.among.counted(_REASONS.get(type(error), "head_too_large"))
         if self._in_body and not self._leave_request():
             self.transport.close()
         elif self._answering:

@@ -366,6 +366,7 @@ def test_a_head_that_does_not_come_is_408(start: bytes) -> None:
 def test_a_connection_that_says_nothing_is_closed(before: bytes) -> None:
     async def use(served: Served) -> None:
         assert await served.ask(before) == []
+        assert served.counted == []
 
     serve(use, header_timeout_s=0.05)
 
