@@ -314,9 +314,8 @@ def test_ready_when_the_other_workers_are_too(tiny_root: Path, tmp_path: Path, m
 def test_gpus_are_looked_at_where_a_model_runs_on_one(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch, provider: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(gpus=1))
-
     async def use(runtime: Runtime) -> None:
+        monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(gpus=1))
         monkeypatch.setattr(runtime.models[0].session, "provider", provider)
         await runtime._sample_gpus()
         assert ("resnet_gpu_utilisation_ratio{" in runtime.metrics.page().decode()) == (provider != "cpu")
