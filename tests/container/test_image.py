@@ -96,7 +96,7 @@ def test_the_client_works_inside(shared: Container) -> None:
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
 def test_a_prometheus_scrapes_it(shared: Container, tmp_path: Path) -> None:
     classify(shared, SHIP.read_bytes()).raise_for_status()
-    with scraping(shared, tmp_path) as prometheus:
+    with scraping(shared.url, tmp_path) as prometheus:
         until(lambda: prometheus.query('up{job="resnet-serving"} == 1'), "a scrape")
         assert float(prometheus.query("resnet_workers_ready")[0]["value"][1]) == 2
 
