@@ -60,6 +60,7 @@ def test_every_command_is_known() -> None:
         "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",
         "RESNET_MODEL_STORE=models make serve",
         "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
+        "RESNET_MODEL_STORE=s3://bucket/models make serve",  # run in test_remote_store.py
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
     )
