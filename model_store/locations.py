@@ -56,7 +56,7 @@ def open_store(location: Path | str, cache: Path | None = None, *, writing: bool
     try:
         place = parse_location(location) if isinstance(location, str) else location
     except ValueError as error:
-        raise StoreError(f"{location!r}: {error}") from error
+        raise StoreError(f"the model store: {error}") from None
     if isinstance(place, Path):
         return ModelStore(place)
     scheme = urlsplit(place).scheme

@@ -17,6 +17,7 @@ from model_store.store import StoreError
 
 _PART_BYTES: Final = 8 * 2**20
 _EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_UNCACHED: Final = {"use_listings_cache": False, "skip_instance_cache": True}
 _DEPTH: Final = 3  # NAME/VERSION/FILE
 _CONNECT_S, _READ_S = 5, 30
 
@@ -32,7 +33,10 @@ class RemoteFiles:
         self.url = url
         self._http = urlsplit(url).scheme in READ_ONLY
         with self._asking():
-            self._files, path = fsspec.core.url_to_fs(url, use_listings_cache=False, **self._options())
+            try:
+                self._files, path = fsspec.core.url_to_fs(url, **_UNCACHED, **self._options())
+            except ValueError as error:
+                raise StoreError(f"{url}: {error}") from error
         self._root = str(path).rstrip("/")
 
     def _options(self) -> dict[str, Any]:

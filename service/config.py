@@ -128,7 +128,9 @@ def _explain(error: ValidationError) -> str:
     faults = [e for e in error.errors() if e["loc"][:2] == (group, field)]
     problems = sorted({e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in faults})
     name = variable(str(field))
-    shown = name if field in _SECRETS else f"{name}={faults[-1]['input']!r}"
+    given = str(faults[-1]["input"])
+    # A URL that is refused may hold a password.
+    shown = name if field in _SECRETS or "://" in given else f"{name}={faults[-1]['input']!r}"
     return f"{shown}: {'; or '.join(problems)}"
 
 

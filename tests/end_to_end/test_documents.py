@@ -70,6 +70,7 @@ def test_every_command_is_known() -> None:
         "RESNET_API_KEYS_FILE=$PWD/keys.txt make serve",
         "SERVER_API_KEY=$(cat mobile-app.key) .venv/bin/python -m service.client ",
         "RESNET_TLS_CERT=$PWD/cert.pem RESNET_TLS_KEY=$PWD/key.pem RESNET_TLS_CLIENT_CA=$PWD/clients.pem make serve",
+        "RESNET_MODEL_STORE=s3://bucket/models make serve",  # run in test_remote_store.py
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
         "docker build -f docker/Dockerfile -t ",  # with what follows, run or said not to be in tests/container
