@@ -125,7 +125,7 @@ class _Process:
         self._answers, answers = os.pipe()
         try:
             # A session of its own: Ctrl-C is for us, who still answer what was accepted. It ends where its pipe does.
-            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter  # nosec B603
                 [sys.executable, "-c", _START, json.dumps(sys.path), settings.model_dump_json()],
                 stdin=asked,
                 stdout=answers,

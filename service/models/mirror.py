@@ -123,7 +123,7 @@ class Mirror:
         usual_s = self._settings.watch_s
         longest_s = max(usual_s, _LONGEST_PAUSE_S)
         pause_s: float = min(usual_s * 2.0 ** min(self._failures, _MOST_DOUBLINGS), longest_s)
-        return pause_s * random.uniform(0.75, 1.0)  # noqa: S311 - no secret
+        return pause_s * random.uniform(0.75, 1.0)  # noqa: S311 - no secret  # nosec B311
 
     def _run(self) -> None:
         with self._leading():
