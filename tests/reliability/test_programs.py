@@ -34,5 +34,5 @@ def test_help(program: str) -> None:
         [sys.executable, "-m", program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "Usage: python -m" in done.stdout
+    assert "usage: " in done.stdout.lower()
     assert "--help" in done.stdout
