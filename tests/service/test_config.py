@@ -48,6 +48,8 @@ def test_other_variables_are_none_of_ours() -> None:
     ("group", "name", "text", "value"),
     [
         ("store", "model_store", "/models", Path("/models")),
+        ("store", "model_store", "file:///models", Path("/models")),
+        ("store", "model_store", "s3://bucket/models/", "s3://bucket/models"),
         ("store", "models", "*", ()),
         ("store", "models", " * ", ()),
         ("store", "models", "a", (("a", None),)),
@@ -179,6 +181,12 @@ def test_an_empty_path_is_not_the_current_folder(name: str) -> None:
             found = of(**{name: text})
             group = found.store if name == "model_store" else found.server
             assert getattr(group, name) not in (Path(), Path(text))
+
+
+def test_a_url_that_is_refused_is_not_shown() -> None:
+    told = refused(model_store="https://me:a-password@host/models")
+    assert told.startswith("RESNET_MODEL_STORE: ")
+    assert "a-password" not in told
 
 
 def test_a_model_is_not_served_twice() -> None:

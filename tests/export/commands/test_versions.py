@@ -66,3 +66,12 @@ def test_remove_takes_no_chances(exported: Exported) -> None:
         exported.call(remove, "pets", "--yes")
     with pytest.raises(StoreError, match="no version 9"):
         exported.call(remove, "pets@9", "--yes")
+
+
+@pytest.mark.parametrize("words", [("pets@1",), ("pets", "--newest")])
+def test_a_web_server_is_refused_before_it_is_asked(exported: Exported, words: tuple[str, ...]) -> None:
+    for command in (promote, remove):
+        with pytest.raises(StoreError, match="https:// can only be read"):
+            exported.call(
+                command, *words[: 1 if command is remove else None], "--store", "https://h/models", store=False
+            )
