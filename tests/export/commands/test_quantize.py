@@ -34,7 +34,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[VariantReques
 
 def test_defaults(asked: list[VariantRequest]) -> None:
     assert run("colours", "--calibrate", "train.zip").exit_code == 0
-    assert asked == [VariantRequest(model="colours", store=EMBEDDED_MODELS, calibrate=Path("train.zip"))]
+    assert asked == [VariantRequest(model="colours", store=str(EMBEDDED_MODELS), calibrate=Path("train.zip"))]
 
 
 def test_every_option(asked: list[VariantRequest]) -> None:
@@ -43,7 +43,7 @@ def test_every_option(asked: list[VariantRequest]) -> None:
     result = run(*words.split())
     assert result.exit_code == 0, result.output
     (request,) = asked
-    assert (request.model, request.store) == ("colours@2", Path("s"))
+    assert (request.model, request.store) == ("colours@2", "s")
     assert (request.calibrate, request.validate, request.report) == (Path("a"), Path("b"), Path("r.html"))
     assert (request.precisions, request.method, request.calibration_images) == (("fp16",), "entropy", 7)
     assert request.provider == "cuda"

@@ -9,7 +9,6 @@ import onnxruntime
 import pytest
 
 from model_store.store import StoredModel
-from service import __version__
 from service.config import Settings
 from service.tuning.machine import cpu_name, key_here
 
@@ -27,7 +26,9 @@ def test_the_key_of_this_machine(tiny_stored: StoredModel) -> None:
 
 
 def test_the_version_is_the_projects() -> None:
-    assert tomllib.loads(PROJECT.read_text())["project"]["version"] == __version__
+    assert tomllib.loads(PROJECT.read_text())["tool"]["setuptools"]["dynamic"]["version"] == {
+        "attr": "service.__version__"
+    }
 
 
 @pytest.mark.parametrize(

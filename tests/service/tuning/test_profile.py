@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,7 @@ def test_where_profiles_lie(tiny_stored: StoredModel, tmp_path: Path) -> None:
 def test_profiles_are_no_version_of_the_model(tmp_path: Path, tiny_stored: StoredModel) -> None:
     store = tmp_path / "store"
     (store / "tiny").mkdir(parents=True)
-    (store / "tiny" / "1").symlink_to(tiny_stored.folder)
+    shutil.copytree(tiny_stored.folder, store / "tiny" / "1")
     folder = store / "tiny" / "profiles"
     check_writable(folder)
     save(folder, a_profile())
