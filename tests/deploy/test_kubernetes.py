@@ -20,6 +20,8 @@ from service.config import Settings
 from service.metrics.definitions import DEFINITIONS
 from service.workers import worker_count
 
+pytestmark = pytest.mark.slow  # they need kubectl, which that lane installs
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "kubernetes"
 OVERLAYS = ("overlays/cpu", "overlays/gpu", "overlays/dev")
