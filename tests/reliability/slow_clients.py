@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import multiprocessing
 import resource
 import statistics
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Final
 
 import httpx
@@ -24,7 +26,7 @@ from tests.security.http_shapes import replies
 
 _HEAD: Final = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nX-Slow: "
 _BODY: Final = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n"
-_TRICKLE_S: Final = 0.5
+_TRICKLE_S: Final = 2.0
 _PATIENCE_S: Final = 120.0
 
 
@@ -85,6 +87,21 @@ class _Slow:
         return str(found[0].status) if found else "closed"
 
 
+async def _hold(port: int, connections: int, told: Connection) -> None:
+    kinds = (("headers", _HEAD), ("body", _BODY))
+    slow = [(kind, _Slow(port, start)) for kind, start in kinds for _ in range(connections)]
+    for start in range(0, len(slow), 50):
+        await asyncio.gather(*(one.open() for _, one in slow[start : start + 50]))
+    told.send("open")
+    ends = await asyncio.gather(*(one.ended() for _, one in slow))
+    told.send([(kind, end) for (kind, _), end in zip(slow, ends, strict=True)])
+
+
+def hold(port: int, connections: int, told: Connection) -> None:
+    """``connections`` slow ones of each kind, in this process; ``told`` when they are open, and of their ends."""
+    asyncio.run(_hold(port, connections, told))
+
+
 async def _ask(client: httpx.AsyncClient, image: bytes, found: Found, into: list[float]) -> None:
     began = time.perf_counter()
     response = await client.post("/v1/classify", content=image)
@@ -110,15 +127,20 @@ async def measure(url: str, connections: int, requests: int) -> Found:
         before = await _open_files(client)
         for _ in range(requests):
             await _ask(client, image, found, found.alone)
-        kinds = (("headers", _HEAD), ("body", _BODY))
-        slow = [(kind, _Slow(port, start)) for kind, start in kinds for _ in range(connections)]
-        for start in range(0, len(slow), 50):
-            await asyncio.gather(*(one.open() for _, one in slow[start : start + 50]))
-        ends = [(kind, asyncio.create_task(one.ended())) for kind, one in slow]
-        while len(found.beside) < requests or not all(task.done() for _, task in ends):
-            await _ask(client, image, found, found.beside)
-        for kind, task in ends:
-            found.ended[kind][task.result()] += 1
+        told, tell = multiprocessing.Pipe(duplex=False)
+        # Forking would take over the reader thread's locks; and slow clients in this process would slow the good one.
+        process = multiprocessing.get_context("spawn").Process(target=hold, args=(port, connections, tell))
+        process.start()
+        try:
+            await asyncio.to_thread(told.recv)
+            ends = asyncio.create_task(asyncio.to_thread(told.recv))
+            while len(found.beside) < requests or not ends.done():
+                await _ask(client, image, found, found.beside)
+            for kind, end in await ends:
+                found.ended[kind][end] += 1
+        finally:
+            process.terminate()
+            process.join()
         found.open_files = (before, await _open_files(client))
     return found
 
