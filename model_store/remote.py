@@ -24,7 +24,7 @@ from model_store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, File, Manife
 from model_store.names import STABLE, check_name, check_version
 from model_store.remote_files import RemoteFiles
 from model_store.remote_index import Listed, Lister, is_name
-from model_store.store import ModelStore, StoredModel, StoreError, verify_file
+from model_store.store import ModelStore, StoredModel, StoreError
 
 # No model's name begins with a dot.
 LOCK_FILE: Final = ".lock"
@@ -148,6 +148,7 @@ class RemoteStore(ModelStore):
         try:
             for file in manifest.files:
                 self._fetch_file(f"{name}/{version}/{file.file}", file, folder / file.file)
+            StoredModel(folder, manifest).verify()
             (folder / MANIFEST_FILE).write_bytes(data)
         except StoreUnreachable:
             raise  # the rest another time
@@ -162,13 +163,12 @@ class RemoteStore(ModelStore):
             folder.replace(target)
 
     def _fetch_file(self, path: str, file: File, target: Path) -> None:
-        """Append what is missing of ``file``, then compare it with its hash."""
+        """Append what is missing of ``file``."""
         with target.open("ab") as into:
             for part in self._files.parts(path, into.tell(), file.bytes):
                 into.write(part)
             into.flush()
             os.fsync(into.fileno())
-        verify_file(target, file)
 
     def follow(self, name: str) -> None:
         """Let the mirror's aliases name what the store's do, and forget versions that the store has no more.

@@ -40,7 +40,7 @@ def s3() -> Iterator[S3Server]:
 def export(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page's command, for a small network with seeded weights."""
     folder = tmp_path_factory.mktemp("weights")
-    torch.save(build(get_spec("resnet18"), 10, seed=0).state_dict(), folder / "checkpoint.pth")
+    torch.save(build(get_spec("cifar_resnet16_wide2"), 10, seed=0).state_dict(), folder / "checkpoint.pth")
     (folder / "labels.txt").write_text("".join(f"thing {i}\n" for i in range(10)))
     command = EXPORT
     for name in ("checkpoint.pth", "labels.txt"):
@@ -67,7 +67,7 @@ def reachable(server: Server) -> str:
 def test_a_store_on_s3_from_publication_to_outage(s3: S3Server, export: str, tmp_path: Path) -> None:
     here = {**s3.environment, "HOME": str(tmp_path)}
     assert f"RESNET_MODEL_STORE={URL} make serve" in run(export, **here)
-    assert re.search(r"^\W*mine\W+1 \(served\) ", run(LIST, **here), re.MULTILINE)
+    assert re.search(r"^\| mine +\| 1 \(served\) ", run(LIST, **here), re.MULTILINE)
     setting, *command = shlex.split(SERVE)
     assert setting == f"RESNET_MODEL_STORE={URL}"
     settings = {"RESNET_MODEL_STORE": URL, "RESNET_STORE_CACHE": str(tmp_path / "cache"), "RESNET_WATCH_S": "0.3"}
