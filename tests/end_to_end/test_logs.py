@@ -67,12 +67,14 @@ def test_a_reader_that_stalls_stops_no_request(serve: Serve) -> None:
     """The lines of 600 requests are more than a pipe holds."""
     with serve(RESNET_LOG_REQUESTS="all") as server:
         stalled = server._lines = queue.Queue(1)  # where the reader puts its second line, it waits
-        with httpx.Client(base_url=server.url, timeout=60) as client:
-            assert [client.get("/v1/models").status_code for _ in range(600)] == [200] * 600
-        with stalled.mutex:
-            assert len(stalled.queue) == 1
-            stalled.maxsize = 10**6
-            stalled.not_full.notify_all()
+        try:
+            with httpx.Client(base_url=server.url, timeout=60) as client:
+                assert [client.get("/v1/models").status_code for _ in range(600)] == [200] * 600
+            assert stalled.full()
+        finally:  # the reader goes on, or the service could not be stopped
+            with stalled.mutex:
+                stalled.maxsize = 10**6
+                stalled.not_full.notify_all()
         server.stop()
         lines = printed(server)
     assert len(requests_of(lines)) == 600
