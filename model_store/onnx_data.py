@@ -27,7 +27,7 @@ _INSIDE: Final[Mapping[str, Mapping[int, str]]] = {
 _EXTERNAL_DATA: Final = 13
 _DATA_LOCATION: Final = 14
 _EXTERNAL: Final = 1
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
+_VARINT, _FIXED64, _LENGTH, _GROUP, _GROUP_END, _FIXED32 = range(6)
 # A network with 1,202 layers has 200,000.
 MAX_FIELDS: Final = 5_000_000
 _MAX_DEPTH: Final = 100  # as protocol buffers have it
@@ -88,7 +88,7 @@ class _Walk:
                 yield field, value, 0, 0
             elif kind in (_FIXED32, _FIXED64):
                 at += 4 if kind == _FIXED32 else 8
-            else:
+            elif kind not in (_GROUP, _GROUP_END):  # of no ONNX file, and passed over by whoever reads one: so we go on
                 raise _Unreadable
 
     def _varint(self, at: int, end: int) -> tuple[int, int]:

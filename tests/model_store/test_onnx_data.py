@@ -106,6 +106,15 @@ def test_either_half_of_it_is_enough(tmp_path: Path) -> None:
         assert keeps_weights_outside(path)
 
 
+def test_it_is_found_behind_what_readers_pass_over(tmp_path: Path) -> None:
+    """Groups, a deprecated kind of field that ONNX does not have, are no error to its readers."""
+    begin, end = bytes([0x9B, 0x06]), bytes([0x9C, 0x06])  # field 99
+    path = tmp_path / "m.onnx"
+    path.write_bytes(begin + end + in_initializer(outside(weights())).SerializeToString())
+    assert onnx.load(path, load_external_data=False).graph.initializer[0].external_data
+    assert keeps_weights_outside(path)
+
+
 def test_the_embedded_model_has_all_of_its_own() -> None:
     files = list(EMBEDDED_MODELS.rglob("*.onnx"))
     assert files
