@@ -37,23 +37,29 @@ class _Unreadable(Exception):
     """No protocol buffer, or a damaged one."""
 
 
-def keeps_weights_outside(path: Path) -> bool:
-    """Whether the ONNX model in ``path`` names another file for a tensor's values.
+def keeps_weights_outside(model: Path | bytes) -> bool:
+    """Whether an ONNX model, or that in a file, names another file for a tensor's values.
 
     False also for what is no ONNX model at all, which ONNX Runtime refuses by itself. ``ValueError`` where it has more
     fields than any network.
     """
-    if not path.stat().st_size:
+    if isinstance(model, bytes):
+        return _finds_outside(model)
+    if not model.stat().st_size:
         return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        try:
-            return _Walk(data).finds_outside("Model", 0, len(data), _MAX_DEPTH)
-        except _Unreadable:
-            return False
+    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _finds_outside(data)
+
+
+def _finds_outside(data: bytes | mmap.mmap) -> bool:
+    try:
+        return _Walk(data).finds_outside("Model", 0, len(data), _MAX_DEPTH)
+    except _Unreadable:
+        return False
 
 
 class _Walk:
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
         self._fields_left = MAX_FIELDS
 

@@ -79,9 +79,14 @@ class StoredModel:
             raise StoreError(f"{self.folder}: {len(labels)} labels for {self.manifest.outputs.classes} classes")
         return labels
 
-    def read(self, file: File) -> bytes:
-        """The content of one of the manifest's files; ``StoreError`` where it is another than the manifest says."""
-        return read_verified(self.path(file), file)
+    def read_graph(self, variant: Variant) -> bytes:
+        """The variant's file, whole and verified as by ``verify``: what was hashed is what is run, whatever becomes of
+        the file.
+        """
+        path = self.path(variant)
+        graph = read_verified(path, variant)
+        _check_self_contained(path, graph)
+        return graph
 
     def verify(self) -> None:
         """Compare every file with the manifest's size and hash; ``StoreError`` names the first that differs.
@@ -91,12 +96,12 @@ class StoredModel:
         for file in self.manifest.files:
             verify_file(self.path(file), file)
         for path in sorted({self.path(variant) for variant in self.manifest.variants}):
-            _check_self_contained(path)
+            _check_self_contained(path, path)
 
 
-def _check_self_contained(path: Path) -> None:
+def _check_self_contained(path: Path, graph: Path | bytes) -> None:
     try:
-        outside = keeps_weights_outside(path)
+        outside = keeps_weights_outside(graph)
     except ValueError as error:
         raise StoreError(f"{path}: {error}") from error
     if outside:

@@ -6,12 +6,15 @@ import contextlib
 import errno
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
+from typing import Final
 
 from model_store.files import File
+from model_store.plain_files import open_plain
+
+_NOT_PLAIN: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EINVAL)
 
 
 class StoreError(Exception):
@@ -25,41 +28,34 @@ def describe_file(path: Path) -> File:
 
 def verify_file(path: Path, expected: File) -> None:
     """``StoreError`` unless ``path`` is a plain file, by this name alone, with the expected size and hash."""
-    with _open_plain(path, expected) as file:
+    with _opened(path, expected) as file:
         _check_hash(path, hashlib.file_digest(file, "sha256").hexdigest(), expected)
 
 
 def read_verified(path: Path, expected: File) -> bytes:
     """The content of ``path``, checked as by ``verify_file``: what was checked is what is used."""
-    with _open_plain(path, expected) as file:
+    with _opened(path, expected) as file:
         data = file.read(expected.bytes)
     _check_hash(path, hashlib.sha256(data).hexdigest(), expected)
     return data
 
 
 @contextlib.contextmanager
-def _open_plain(path: Path, expected: File) -> Iterator[BufferedReader]:
+def _opened(path: Path, expected: File) -> Iterator[BufferedReader]:
     try:
-        file = open(path, "rb", opener=_opened)  # noqa: SIM115 - Path.open takes no opener
+        file = open_plain(path)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR):
+        if error.errno in _NOT_PLAIN:
             raise StoreError(f"{path}: the manifest's file is missing or not a plain file") from error
         raise StoreError(f"{path}: it cannot be read: {error.strerror}") from error
     with file:
         found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise StoreError(f"{path}: the manifest's file is missing or not a plain file")
         if found.st_nlink > 1:
             # Who may not write here may still do so through the other name, after the check.
             raise StoreError(f"{path}: the file has another name too (a hard link), by which it can change; copy it")
         if found.st_size != expected.bytes:
             raise StoreError(f"{path}: {found.st_size} bytes, the manifest says {expected.bytes}")
         yield file
-
-
-def _opened(path: str, flags: int) -> int:
-    """Not through a symbolic link; not waiting for the other end, where it is a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _check_hash(path: Path, found: str, expected: File) -> None:

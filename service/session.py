@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from model_store.manifest import Precision, Variant
+from model_store.manifest import Precision
 from model_store.store import StoredModel, StoreError
 from service.outputs import OutputName
 from service.postprocess import Floats
@@ -21,21 +22,6 @@ from service.settings import Provider, ProviderSettings
 logger = logging.getLogger(__name__)
 
 Images = npt.NDArray[np.uint8]
-
-
-_EXTERNAL_DATA: Final = b"\x0a\x08location\x12"
-"""In an ONNX file: where in another file a tensor lies (key ``location`` of a ``StringStringEntryProto``)."""
-
-
-def _read(stored: StoredModel, variant: Variant) -> bytes:
-    """The variant's file, whole: what was hashed is what is run, whatever becomes of the file.
-
-    ``StoreError`` where it is another than the manifest's, or leaves weights in files that no hash vouches for.
-    """
-    model = stored.read(variant)
-    if _EXTERNAL_DATA in model:
-        raise StoreError(f"{stored.path(variant)}: it keeps weights in another file; a model here is one file")
-    return model
 
 
 class Session:
@@ -57,9 +43,10 @@ class Session:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
 
+        @functools.cache  # read and hashed once, though it may be opened twice
         def file(provider: Provider) -> tuple[bytes, Precision]:
             variant = choose_variant(stored, precision, provider)
-            return _read(stored, variant), variant.precision
+            return stored.read_graph(variant), variant.precision
 
         opened = open_session(file, requested, share, options)
         self.provider = opened.provider

@@ -28,6 +28,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from model_store.durable import sync
 from service.errors import StorageFull, TooManyJobs, UnknownJob
 from service.jobs.claims import Claim, alone
 from service.jobs.record import Contents, Job, State, is_job_id
@@ -228,11 +229,11 @@ class Upload:
     def accept(self, job: Job, contents: Contents) -> None:
         """The job is there, for all workers, and stays over a loss of power."""
         with self._one_at_a_time, disk_errors():
-            _sync(self.input)
+            sync(self.input)
             _replace(self._folder, CONTENTS, contents.model_dump_json().encode(), durable=True)
             _replace(self._folder, RECORD, job.model_dump_json().encode(), durable=True)
             self._folder.rename(self._store.folder(self.id))
-            _sync(self._store.root)
+            sync(self._store.root)
 
     def close(self) -> None:
         with self._one_at_a_time:
@@ -252,17 +253,9 @@ def _replace(folder: Path, name: str, data: bytes, *, durable: bool) -> None:
                 os.fsync(file.fileno())
         written.replace(folder / name)
         if durable:
-            _sync(folder)
+            sync(folder)
     except FileNotFoundError as error:
         raise JobGone from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _size(folder: Path) -> int:
