@@ -9,7 +9,6 @@ a second (sampling, and handing all counts over to prometheus_client's files) is
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import tempfile
@@ -19,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.images import load_images
-from benchmarks.report import Report, Target, common_options, figure, median, shorten, spread
-from benchmarks.subject import add_model_options, settings_of
+from benchmarks.report import Target, figure, median, spread
+from benchmarks.subject import begin
 from service.config import Settings
 
 LIMIT_US: Final = 30.0
@@ -101,20 +99,8 @@ def _cpu_us(call: Call, seconds: float) -> float:
 
 
 def main() -> None:
-    parser = common_options("metrics_cost", __doc__, seconds=0.3, rounds=7)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = __doc__
-    add_model_options(parser)
-    options = shorten(parser.parse_args())
-    if options.smoke:
-        options.seconds = 0.02
-    settings = settings_of(options)
-    images = load_images(options.images)
-    report = Report("metrics_cost", options.smoke)
-    report.subject = {
-        "images": images.origin,
-        "settings": " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
-    }
+    begun = begin("metrics_cost", __doc__, seconds=0.3, rounds=7, smoke_s=0.02)
+    options, settings, images, report = begun.options, begun.settings, begun.images, begun.report
     with tempfile.TemporaryDirectory() as shared:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = shared
         calls, others = asyncio.run(calls_of_a_request(Settings.from_env(settings), images.bodies[0], Path(shared)))

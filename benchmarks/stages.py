@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.images import load_images
 from benchmarks.peers.peer import multipart
-from benchmarks.report import Report, common_options, figure, median, shorten, spread
-from benchmarks.subject import add_model_options, settings_of
+from benchmarks.report import figure, median, spread
+from benchmarks.subject import begin
 from service.config import Settings
 
 BATCHES: Final = (1, 4, 8)
@@ -159,20 +158,8 @@ async def measure(settings: Settings, bodies: Sequence[bytes], options: argparse
 
 
 def main() -> None:
-    parser = common_options("stages", __doc__, seconds=0.5, rounds=5)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = __doc__
-    add_model_options(parser)
-    options = shorten(parser.parse_args())
-    if options.smoke:
-        options.seconds = 0.05
-    settings = settings_of(options)
-    images = load_images(options.images)
-    report = Report("stages", options.smoke)
-    report.subject = {
-        "images": images.origin,
-        "settings": " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
-    }
+    begun = begin("stages", __doc__, seconds=0.5, rounds=5, smoke_s=0.05)
+    options, settings, images, report = begun.options, begun.settings, begun.images, begun.report
     costs, found = asyncio.run(measure(Settings.from_env(settings), images.bodies, options))
     total = sum(median(costs[stage.name]) for stage in found if stage.summed)
     report.table(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.images import Images, load_images
+from benchmarks.report import Report, common_options, shorten
 from service.config import variable
 
 
@@ -36,3 +39,32 @@ def settings_of(options: argparse.Namespace) -> dict[str, str]:
             raise SystemExit(f"--set {text}: write RESNET_NAME=VALUE")
         settings[name] = value
     return settings
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a program that measures parts by themselves begins with: its options, and what they mean."""
+
+    options: argparse.Namespace
+    settings: dict[str, str]
+    images: Images
+    report: Report
+
+
+def begin(program: str, doc: str | None, *, seconds: float, rounds: int, smoke_s: float) -> Begun:
+    """``program``'s options read, its images loaded; in a smoke run each measurement takes ``smoke_s``."""
+    parser = common_options(program, doc, seconds=seconds, rounds=rounds)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = doc
+    add_model_options(parser)
+    options = shorten(parser.parse_args())
+    if options.smoke:
+        options.seconds = smoke_s
+    settings = settings_of(options)
+    images = load_images(options.images)
+    report = Report(program, options.smoke)
+    report.subject = {
+        "images": images.origin,
+        "settings": " ".join(f"{name}={value}" for name, value in settings.items()) or "defaults",
+    }
+    return Begun(options, settings, images, report)

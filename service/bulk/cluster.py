@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from typing import Any, Final
 
 from service.bulk.conveyor import Conveyor
-from service.bulk.local import Tell
+from service.bulk.local import Tell, write
 from service.bulk.output import Output, Run, schema
 from service.bulk.planning import BulkError
 from service.bulk.scorer import Scorer, find_model
@@ -38,13 +39,16 @@ class PartScorer:
         part = self._output.planned(int(row["number"]))
         if (found := self._output.found(part.number)) is not None:
             return found  # written by an actor that was lost before it could say so
-        counts = {"images": 0, "failed": 0}
-        with self._output.part(part.number, self._columns) as writer:
-            for _, scored in self._conveyor.run((None, item) for item in part.work.items(self._scorer.max_bytes)):
-                writer.write(part.work.source, scored)
-                counts["images"] += 1
-                counts["failed"] += scored.error is not None
-        return counts
+        counts = Counter(images=0, failed=0)
+        scored = self._conveyor.run((None, item) for item in part.work.items(self._scorer.max_bytes))
+        write(
+            part,
+            (row for _, row in scored),
+            self._output,
+            self._columns,
+            lambda images, failed: counts.update(images=images, failed=failed),
+        )
+        return dict(counts)
 
 
 def run(run: Run, output: Output, settings: Settings, address: str | None, tell: Tell) -> None:

@@ -89,15 +89,17 @@ class Api:
             return None
         asked = request_id(Headers(raw=headers))
         answer = error_answer(_OVERLOADED, asked, path=path)
-        self._runtime.metrics.answered(match.path, "", "", answer.status, 0.0)
-        self._runtime.requests.answered(
-            asked, method, match.path, answer.status, answer.code, "", "", 0.0, _NOTHING_DONE
-        )
+        self._count(asked, method, match.path, answer, 0.0)
         return answer, asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # answered with 403: there is none here
+            return
+        if self._runtime.busy and (refused := self.refusal(scope["method"], scope["path"], scope["headers"])):
+            # There may be far more of these than answers, and what they cost is taken from those: no trace, no timer.
+            answer, asked = refused
+            await answer.send(send, asked)
             return
         began = perf_counter()
         headers = Headers(scope=scope)
@@ -109,27 +111,30 @@ class Api:
         call = Call(scope["method"], headers, query, receive, deadline, request_id(headers))
         CURRENT.set(call.stages)
         path = "other" if match is None else match.path
-        if route is not None and route.gated and self._runtime.busy:
-            # There may be far more of these than answers, and what they cost is taken from those: no trace, no timer.
-            answer = error_answer(_OVERLOADED, call.request_id, path=scope["path"])
-            self._count(call, path, answer, began)
-            await answer.send(send, call.request_id)
-            return
         with self._runtime.tracing.http(scope, headers, path, call.request_id) as traced:
             answer = await self._answer(call, match, route, scope["path"])
-            self._count(call, path, answer, began)
-            traced.answered(answer.status, call.model, call.version)
+            seconds, model, version = perf_counter() - began, call.model, call.version
+            self._count(call.request_id, call.method, path, answer, seconds, model, version, call.stages)
+            traced.answered(answer.status, model, version)
             if traced.headers:
                 answer.headers = (*answer.headers, *traced.headers)
             await answer.send(send, call.request_id)
 
-    def _count(self, call: Call, path: str, answer: Answer, began: float) -> None:
+    def _count(
+        self,
+        asked: str,
+        method: str,
+        path: str,
+        answer: Answer,
+        seconds: float,
+        model: str = "",
+        version: str = "",
+        stages: Stages = _NOTHING_DONE,
+    ) -> None:
         """Before it is sent, so that a client that has its answer finds itself in the metrics."""
-        seconds = perf_counter() - began
-        model, version = call.model, call.version
         self._runtime.metrics.answered(path, model, version, answer.status, seconds, answer.code)
         self._runtime.requests.answered(
-            call.request_id, call.method, path, answer.status, answer.code, model, version, seconds, call.stages
+            asked, method, path, answer.status, answer.code, model, version, seconds, stages
         )
 
     async def _answer(self, call: Call, match: Match | None, route: Route | None, asked: str) -> Answer:

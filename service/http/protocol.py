@@ -14,7 +14,7 @@ from typing import Any, Final
 import httptools
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.errors import BadRequest, HeadTooLarge, ServiceError, SlowClient, UriTooLong
@@ -249,15 +249,7 @@ class GuardedProtocol(RefusingProtocol):
             return
         asked = new_id()
         answer = error_answer(error, asked, path=self.url.decode("latin-1") if self._in_message else "")
-        headers = {
-            **dict(self.server_state.default_headers),
-            **dict(answer.headers),
-            b"x-request-id": asked.encode(),
-            b"content-length": b"%d" % len(answer.body),
-            b"connection": b"close",
-        }
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers.items())
-        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[answer.status], lines, answer.body))
+        self._write(answer, asked, (b"connection", b"close"))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         else:

@@ -56,16 +56,20 @@ class RefusingProtocol(HttpToolsProtocol):
         refusal = refuser.refusal(self.parser.get_method().decode("ascii"), path.decode("latin-1"), self.headers)
         if refusal is None or self.transport.is_closing():
             return False
-        answer, request_id = refusal
-        headers = [
-            *self.server_state.default_headers,
-            *answer.headers,
-            (b"x-request-id", request_id.encode()),
-            (b"content-length", b"%d" % len(answer.body)),
-        ]
-        lines = b"".join([b"%s: %s\r\n" % header for header in headers])
-        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[answer.status], lines, answer.body))
+        self._write(*refusal)
         return True
+
+    def _write(self, answer: Answer, request_id: str, *more: tuple[bytes, bytes]) -> None:
+        """Answer without a cycle, with ``more`` headers; of those of one name the last one counts."""
+        headers = {
+            **dict(self.server_state.default_headers),
+            **dict(answer.headers),
+            b"x-request-id": request_id.encode(),
+            b"content-length": b"%d" % len(answer.body),
+            **dict(more),
+        }
+        lines = b"".join([b"%s: %s\r\n" % header for header in headers.items()])
+        self.transport.write(b"%s%s\r\n%s" % (STATUS_LINE[answer.status], lines, answer.body))
 
     def on_body(self, body: bytes) -> None:
         if not self._dropping:

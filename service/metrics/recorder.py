@@ -77,7 +77,7 @@ _REJECTIONS: Final = {
     CLIENT_GONE: "cancelled",
     504: "deadline",
 }
-_REASONS: Final = {code: code for code in ("unauthorized", "key_rate", "key_concurrency")}
+_REASONS: Final = frozenset(("unauthorized", "key_rate", "key_concurrency"))
 
 
 class Metrics:
@@ -136,7 +136,7 @@ class Metrics:
         request_seconds.observe(seconds)
         if status == 503:
             self._rejections("draining" if self._was_ready else "loading").inc()
-        elif (reason := _REASONS.get(error) or _REJECTIONS.get(status)) is not None:
+        elif (reason := error if error in _REASONS else _REJECTIONS.get(status)) is not None:
             self._rejections(reason).inc()
 
     def _bound(self, route: str, model: str, version: str, status: int) -> tuple[CounterTally, HistogramTally]:

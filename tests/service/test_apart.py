@@ -10,6 +10,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -219,32 +220,34 @@ sys.stdin.read()
 """
 
 
-def test_a_killed_worker_leaves_no_process() -> None:
+@contextmanager
+def a_worker() -> Iterator[psutil.Process]:
+    """The child that a worker decodes in, which is gone soon after the worker is killed."""
     worker = subprocess.Popen(
         [sys.executable, "-c", _WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with worker:
         assert worker.stdout is not None
-        child = psutil.Process(int(worker.stdout.readline()))
-        worker.kill()
+        try:
+            child = psutil.Process(int(worker.stdout.readline()))
+            yield child
+        finally:
+            worker.kill()
         worker.wait()
         assert psutil.wait_procs([child], timeout=60)[1] == []
+
+
+def test_a_killed_worker_leaves_no_process() -> None:
+    with a_worker() as child:
+        assert child.is_running()
 
 
 def test_the_end_of_the_service_does_not_end_what_was_accepted() -> None:
     """Process managers send a worker's children what they send the worker."""
-    worker = subprocess.Popen(
-        [sys.executable, "-c", _WORKER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with worker:
-        assert worker.stdout is not None
-        child = psutil.Process(int(worker.stdout.readline()))
+    with a_worker() as child:
         child.terminate()
         child.send_signal(signal.SIGCONT)  # delivered after the one before
         assert psutil.wait_procs([child], timeout=1)[0] == []
-        worker.kill()
-        worker.wait()
-        assert psutil.wait_procs([child], timeout=60)[1] == []
 
 
 def test_a_decoder_for_threads_leaves_costly_images_alone() -> None:
