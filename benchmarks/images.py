@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.images import read_images
+from export.images.files import read_images
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos.zip"
 

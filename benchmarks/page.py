@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from benchmarks.plots import plot
 from benchmarks.report import TARGETS_HEAD, Report
-from export.markdown import table
+from export.reports.markdown import table
 
 _BLOCK: Final = re.compile(r"(<!-- result: ([\w.-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _IMAGES: Final = Path("images") / "performance"

@@ -13,13 +13,13 @@ from typing import Final
 
 from rich.console import Console
 
-from export.image_sets import Pixels
+from export.graphs.foreign_file import OnnxFile
+from export.graphs.imported import file_reference, wrap
+from export.graphs.serving_graph import Graph, export_graph
+from export.images.image_sets import Pixels
 from export.jobs import Job, Request, prepare
-from export.model_card import CARD_FILE, render_card
-from export.onnx_file import OnnxFile
-from export.onnx_graph import Graph, export_graph
-from export.onnx_import import file_reference, wrap
 from export.parity import ParityError, Reference, Verdict, measure, onnx_runner, torch_reference
+from export.reports.model_card import CARD_FILE, render_card
 from model_store.locations import open_store
 from model_store.manifest import Architecture, Manifest, Variant
 from model_store.store import LABELS_FILE, StoredModel, describe_file

@@ -16,13 +16,13 @@ from typing import Final
 import numpy as np
 from rich.console import Console
 
-from export.gate import GateError
-from export.gate_providers import open_logits
-from export.image_sets import Pixels
-from export.images import list_images, read_images, spread
-from export.progress import shown
+from export.images.files import list_images, read_images, spread
+from export.images.image_sets import Pixels
+from export.images.subsets import UNLABELLED, batches
 from export.publishing import publish_next
-from export.subsets import UNLABELLED, batches
+from export.reports.progress import shown
+from export.variants.gate import GateError
+from export.variants.gate_providers import open_logits
 from model_store.manifest import JpegScaling, Precision, Preprocessing
 from model_store.reports import ROUNDING, Gate, GateProvider
 from model_store.store import ModelStore, StoredModel

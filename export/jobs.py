@@ -11,20 +11,20 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from export import train
-from export.architecture import AnySpec, spec_fields
-from export.checkpoints import Checkpoint, Training, read_checkpoint
-from export.classifier import Classifier
+from export.checkpoints.checkpoint import Checkpoint, Training, read_checkpoint
+from export.checkpoints.fitting import choose, load_network
+from export.checkpoints.labels import Labels, default_labels, origin_labels, read_labels
+from export.checkpoints.origins import Description
 from export.errors import ExportError
-from export.fitting import choose, load_network
-from export.image_sets import ImageSet, real_images, seeded_images
-from export.labels import Labels, default_labels, origin_labels, read_labels
-from export.model_card import CardNotes
-from export.networks import parameter_count
-from export.onnx_file import OnnxFile, read_onnx
-from export.onnx_graph import Maps
-from export.origins import Description
+from export.graphs.foreign_file import OnnxFile, read_onnx
+from export.graphs.serving_graph import Maps
+from export.images.image_sets import ImageSet, real_images, seeded_images
+from export.networks.architecture import AnySpec, spec_fields
+from export.networks.build import parameter_count
+from export.networks.classifier import Classifier
+from export.networks.specs import get_spec
 from export.preprocessing import InputOptions, decide, in_words, usual_input
-from export.specs import get_spec
+from export.reports.model_card import CardNotes
 from model_store.manifest import Preprocessing, Source, check_version
 from model_store.store import ModelStore, StoreError
 
@@ -41,7 +41,7 @@ class Request:
     checkpoint -- a file or folder with weights, or an ONNX file where ``onnx`` is set.
     arch       -- None for what the origin says or the weights fit.
     version    -- None for the next free one.
-    origin     -- one of ``export.origins.NAMES``; None to recognise it.
+    origin     -- one of ``export.checkpoints.origins.NAMES``; None to recognise it.
     weights    -- key of the state dict in a checkpoint, or prefix of its names.
     about      -- what is known of published weights; goes before what the file says.
     reference  -- how published weights are called; the manifest keeps it in the place of a file's name.

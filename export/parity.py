@@ -3,7 +3,7 @@
 Both sides see the same uint8 pixels. The reference normalises them by itself,
 outside the graph, so a wrong mean or channel order in the graph shows too. The
 file runs in ONNX Runtime on its CPU provider with batches of 1, 3 and 8. Of an
-ONNX file that was given, the reference is that file: see ``export.onnx_import``.
+ONNX file that was given, the reference is that file: see ``export.graphs.imported``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import onnxruntime as ort
 import torch
 from rich.console import Console
 
-from export.classifier import Classifier
 from export.errors import ExportError
-from export.image_sets import ImageSet, Pixels
-from export.onnx_graph import INPUT
+from export.graphs.serving_graph import INPUT
+from export.images.image_sets import ImageSet, Pixels
+from export.networks.classifier import Classifier
 from export.preprocessing import normalised
-from export.progress import shown
+from export.reports.progress import shown
 from model_store.manifest import Accuracy, Parity, Preprocessing
 
 Floats = npt.NDArray[np.float32]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from export.model_card import CARD_FILE, renew_card
+from export.reports.model_card import CARD_FILE, renew_card
 from model_store.manifest import Manifest
 from model_store.store import ModelStore, StoredModel
 

@@ -17,11 +17,11 @@ import numpy.typing as npt
 from rich.console import Console
 
 from export.errors import ExportError
-from export.onnx_graph import INPUT
+from export.graphs.serving_graph import INPUT
+from export.images.subsets import Source, batches
 from export.parity import open_session
-from export.progress import shown
 from export.publishing import publish_next
-from export.subsets import Source, batches
+from export.reports.progress import shown
 from model_store.reference import BINS, MOST_CLASSES, Bins, Floats, Reference, Signals, signals
 from model_store.store import ModelStore, StoredModel, describe_file
 

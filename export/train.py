@@ -23,12 +23,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
-from export.checkpoints import read_checkpoint
-from export.classifier import Classifier
+from export.checkpoints.checkpoint import read_checkpoint
 from export.errors import ExportError
-from export.images import list_images, read_images, spread
-from export.networks import build
-from export.specs import get_spec
+from export.images.files import list_images, read_images, spread
+from export.networks.build import build
+from export.networks.classifier import Classifier
+from export.networks.specs import get_spec
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from export.architecture import parse_spec
-from export.checkpoints import read_checkpoint
+from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.fitting import load_network
 from export.errors import ExportError
-from export.fitting import load_network
-from export.gate import Thresholds, compare, cpu_logits, judge, logits_of
-from export.gate_providers import ProviderMissing, open_logits
-from export.image_sets import ImageSet, real_images
+from export.images.image_sets import ImageSet, real_images
+from export.networks.architecture import parse_spec
 from export.parity import measure, onnx_runner, torch_reference
+from export.variants.gate import Thresholds, compare, cpu_logits, judge, logits_of
+from export.variants.gate_providers import ProviderMissing, open_logits
 from model_store.manifest import Variant
 from model_store.store import StoredModel, StoreError
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.calibrate import CalibrateRequest, measure, publish
-from export.calibration_report import REPORT_FILE, Findings, scores
+from export.calibration.calibrate import CalibrateRequest, measure, publish
+from export.calibration.calibration_report import REPORT_FILE, Findings, scores
 from export.commands.options import images_option, place, store_option
 from model_store.locations import open_store
 from model_store.store import ModelStore, StoredModel

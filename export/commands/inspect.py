@@ -9,14 +9,14 @@ from typing import Final
 
 import click
 
-from export.architecture import AnySpec, parse_spec
-from export.checkpoints import Checkpoint, read_checkpoint
+from export.checkpoints.checkpoint import Checkpoint, read_checkpoint
+from export.checkpoints.fitting import fitting_architectures
 from export.commands.list import describe
 from export.commands.options import ModelReference, place, store_option
-from export.costs import cost
 from export.errors import ExportError
-from export.fitting import fitting_architectures
-from export.specs import get_spec
+from export.networks.architecture import AnySpec, parse_spec
+from export.networks.costs import cost
+from export.networks.specs import get_spec
 from model_store.locations import open_store
 from model_store.manifest import Manifest, Preprocessing, Variant
 from model_store.store import StoredModel

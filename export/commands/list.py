@@ -7,12 +7,12 @@ from typing import Final
 
 import click
 
-from export.architecture import AnySpec, DenseNetSpec, HighwaySpec
 from export.commands.options import store_option
-from export.costs import cost
-from export.markdown import aligned_table
-from export.published import PUBLISHED, Published
-from export.specs import SPECS
+from export.networks.architecture import AnySpec, DenseNetSpec, HighwaySpec
+from export.networks.costs import cost
+from export.networks.published import PUBLISHED, Published
+from export.networks.specs import SPECS
+from export.reports.markdown import aligned_table
 from model_store.locations import open_store
 from model_store.manifest import Variant
 from model_store.store import ModelStore

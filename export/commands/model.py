@@ -9,14 +9,14 @@ from typing import Any, Final, get_args
 import click
 from rich.console import Console
 
+from export.checkpoints.origins import NAMES, Description
 from export.commands.options import place, store_option
 from export.convert import Request, convert
+from export.downloads.pretrained import Pretrained, default_cache, resolve
+from export.graphs.serving_graph import Maps
 from export.jobs import ONNX
-from export.model_card import CardNotes
-from export.onnx_graph import Maps
-from export.origins import NAMES, Description
 from export.preprocessing import InputOptions
-from export.pretrained import Pretrained, default_cache, resolve
+from export.reports.model_card import CardNotes
 from model_store.locations import open_store
 from model_store.manifest import ChannelOrder, Interpolation, ResizeMode
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from export.gate import Thresholds
+from export.variants.gate import Thresholds
 from model_store.manifest import parse_reference
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 

@@ -9,10 +9,10 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
-from export.candidates import FALLBACKS, Rules
 from export.commands.options import max_accuracy_drop_option, min_agreement_option, place, store_option
-from export.gate import Thresholds
-from export.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
+from export.variants.candidates import FALLBACKS, Rules
+from export.variants.gate import Thresholds
+from export.variants.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
 from model_store.locations import open_store
 from model_store.reports import CalibrationMethod, Gate, GateProvider, Quantization
 from model_store.store import StoredModel

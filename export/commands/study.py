@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.checkpoints import read_checkpoint
-from export.fitting import load_network
-from export.networks import build
-from export.specs import get_spec
+from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.fitting import load_network
+from export.networks.build import build
+from export.networks.specs import get_spec
 from export.study import gradient_flow, identity, plots, records, report, shattered
 from export.study.training_runs import EXPERIMENTS, Results, Run, StudyError, gather, perform, runs_of
 from export.train import Dataset, load_dataset, normalise

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 
 from export.commands.options import ModelReference, max_accuracy_drop_option, min_agreement_option, store_option
-from export.gate import Thresholds
+from export.variants.gate import Thresholds
 from export.verify import verify
 from model_store.locations import open_store
 

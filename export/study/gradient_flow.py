@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from export.architecture import Spec
-from export.checkpoints import read_checkpoint
-from export.classifier import Classifier
-from export.fitting import load_network
-from export.networks import build
-from export.specs import get_spec
+from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.fitting import load_network
+from export.networks.architecture import Spec
+from export.networks.build import build
+from export.networks.classifier import Classifier
+from export.networks.specs import get_spec
 from export.study.training_runs import Results, Run, StudyError
 from export.train import Dataset, normalise
 

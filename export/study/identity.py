@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from export.blocks import ResidualBlock
-from export.classifier import Classifier
+from export.networks.blocks import ResidualBlock
+from export.networks.classifier import Classifier
 from export.study.training_runs import StudyError
 
 # 8x8 of the first stage's 16 channels: a Jacobian of 1024 by 1024.

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
 
-from export.markdown import table
+from export.reports.markdown import table
 from export.study import plots, records
 from export.study.gradient_flow import GradientCurve
 from export.study.identity import IdentityCheck

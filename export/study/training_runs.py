@@ -17,11 +17,11 @@ from types import MappingProxyType
 
 from rich.console import Console
 
-from export.checkpoints import read_checkpoint
+from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.fitting import load_network
 from export.errors import ExportError
-from export.fitting import load_network
-from export.networks import build, parameter_count
-from export.specs import get_spec
+from export.networks.build import build, parameter_count
+from export.networks.specs import get_spec
 from export.train import Dataset, EpochRecord, History, Recipe, accuracy, load_dataset, train
 
 EPOCHS = 10

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from export.images import read_images
+from export.images.files import read_images
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from tests.end_to_end.conftest import ROOT, Server
 

@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from export.images import read_images
+from export.images.files import read_images
 from tests.end_to_end.conftest import Reference, Server, picture
 
 

@@ -214,8 +214,8 @@ def test_an_own_model_by_the_readme(tmp_path: Path) -> None:
     """The README's export and serve, with a seeded ResNet-50 in the place of a trained one."""
     import torch
 
-    from export.networks import build
-    from export.specs import get_spec
+    from export.networks.build import build
+    from export.networks.specs import get_spec
 
     torch.save(build(get_spec("resnet50"), 12, seed=0).state_dict(), tmp_path / "checkpoint.pth")
     (tmp_path / "labels.txt").write_text("".join(f"thing {i}\n" for i in range(12)))

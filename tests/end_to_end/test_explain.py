@@ -165,8 +165,8 @@ def test_the_maps_of_an_exported_network_are_exact(tmp_path: Path) -> None:
     """A seeded ResNet-18 with a crop; what its own bias, read from the checkpoint, and its maps add up to."""
     import torch
 
-    from export.networks import build
-    from export.specs import get_spec
+    from export.networks.build import build
+    from export.networks.specs import get_spec
 
     net = build(get_spec("resnet18"), 7, seed=0).eval()
     torch.nn.init.normal_(net.fc.bias, generator=torch.Generator().manual_seed(0))

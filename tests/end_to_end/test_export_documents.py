@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.gate import cpu_logits
-from export.image_sets import seeded_images
-from export.images import read_images
-from export.networks import build
-from export.specs import SPECS
+from export.images.files import read_images
+from export.images.image_sets import seeded_images
+from export.networks.build import build
+from export.networks.specs import SPECS
+from export.variants.gate import cpu_logits
 from model_store.cpu_features import cpu_features
 from model_store.manifest import MANIFEST_FILE
 from model_store.store import EMBEDDED_MODELS, ModelStore

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from export.gate import Thresholds, compare, cpu_logits, judge
-from export.image_sets import real_images
+from export.images.image_sets import real_images
+from export.variants.gate import Thresholds, compare, cpu_logits, judge
 from model_store.cpu_features import cpu_features
 from model_store.manifest import Gate, Variant
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel

@@ -15,8 +15,8 @@ import httpx
 import pytest
 import torch
 
-from export.networks import build
-from export.specs import get_spec
+from export.networks.build import build
+from export.networks.specs import get_spec
 from tests.end_to_end.conftest import ROOT, Server, picture, running, until
 from tests.end_to_end.test_documents import run
 from tests.s3 import BUCKET, S3Server, s3_server

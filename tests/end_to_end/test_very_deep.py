@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from export.classifier import Classifier
-from export.networks import build
+from export.networks.build import build
+from export.networks.classifier import Classifier
+from export.networks.specs import SPECS
 from export.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from export.specs import SPECS
 from tests.end_to_end.conftest import ROOT, picture, running
 
 DEEPEST = "cifar_resnet1202"

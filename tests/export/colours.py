@@ -17,11 +17,11 @@ import torch
 from onnxruntime.quantization.calibrate import TensorsData
 from PIL import Image
 
-from export.gate import cpu_logits
-from export.image_sets import ImageSet, Pixels, seeded_images
-from export.networks import build
-from export.onnx_graph import Graph, export_graph
-from export.quantize import Calibrated, calibrate
+from export.graphs.serving_graph import Graph, export_graph
+from export.images.image_sets import ImageSet, Pixels, seeded_images
+from export.networks.build import build
+from export.variants.gate import cpu_logits
+from export.variants.quantize import Calibrated, calibrate
 from model_store.manifest import Architecture, Manifest, Parity, Source, Variant
 from model_store.reports import CalibrationMethod
 from model_store.store import LABELS_FILE, ModelStore, StoredModel, describe_file

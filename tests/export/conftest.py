@@ -16,13 +16,14 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from export import convert, specs
-from export.architecture import Spec
-from export.classifier import Classifier
-from export.http_client import open_client
-from export.networks import build
-from export.onnx_graph import Graph, Maps, export_graph
-from export.resnet import ResNet
+from export import convert
+from export.downloads.http_client import open_client
+from export.graphs.serving_graph import Graph, Maps, export_graph
+from export.networks import specs
+from export.networks.architecture import Spec
+from export.networks.build import build
+from export.networks.classifier import Classifier
+from export.networks.resnet import ResNet
 from model_store.manifest import Preprocessing
 
 from .http_server import without_proxies

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.networks import build
-from export.specs import get_spec
+from export.networks.build import build
+from export.networks.specs import get_spec
 
 from .conftest import perturb
 

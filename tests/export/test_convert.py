@@ -15,16 +15,16 @@ from rich.console import Console
 
 from export import convert as module
 from export import train
-from export.checkpoints import CheckpointError
+from export.checkpoints.checkpoint import CheckpointError
+from export.checkpoints.origins import Description
 from export.convert import Request, convert
 from export.errors import ExportError
-from export.images import ImagesError
-from export.onnx_file import read_onnx
-from export.onnx_graph import Graph, Maps, export_graph
-from export.origins import Description
+from export.graphs.foreign_file import read_onnx
+from export.graphs.serving_graph import Graph, Maps, export_graph
+from export.images.files import ImagesError
+from export.networks.resnet import ResNet
 from export.parity import ParityError
 from export.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputOptions
-from export.resnet import ResNet
 from model_store.manifest import Preprocessing
 from model_store.store import ModelStore, StoredModel, StoreError
 

@@ -12,8 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from export.draft import FEWEST, DraftRequest, Findings, measure, publish
-from export.gate import GateError, Logits, cpu_logits
-from export.images import read_images
+from export.images.files import read_images
+from export.variants.gate import GateError, Logits, cpu_logits
 from model_store.manifest import ManifestError, load_manifest
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 from model_store.transforms import to_rgb, to_tensor

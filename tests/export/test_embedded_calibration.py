@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.calibration import BINS, negative_log_likelihood, reliability
-from export.detection import Scores, reached
-from export.gate import cpu_logits, logits_of
-from export.images import read_images
-from export.subsets import Source
+from export.calibration.detection import Scores, reached
+from export.calibration.temperature import BINS, negative_log_likelihood, reliability
+from export.images.files import read_images
+from export.images.subsets import Source
+from export.variants.gate import cpu_logits, logits_of
 from model_store.manifest import Calibration
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
 

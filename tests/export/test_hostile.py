@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, numpy_helper
 
 from export import __main__ as program
-from export import images
+from export.images import files as images
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoreError
 from tests.export.mistakes import the_mistake
 from tests.export.onnx_nets import usual

@@ -10,11 +10,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from export.checkpoints.origins import Description
 from export.errors import ExportError
 from export.jobs import Job, Request, prepare
-from export.origins import Description
+from export.networks.resnet import ResNet
 from export.preprocessing import InputOptions
-from export.resnet import ResNet
 from model_store.store import ModelStore
 
 from .onnx_nets import usual

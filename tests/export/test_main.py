@@ -12,8 +12,8 @@ import torch
 from click.testing import CliRunner, Result
 
 from export import __main__ as program
-from export import specs
-from export.networks import build
+from export.networks import specs
+from export.networks.build import build
 from model_store.store import ModelStore
 from tests.export.mistakes import the_mistake
 

@@ -12,8 +12,9 @@ import pytest
 from onnx import numpy_helper
 from rich.console import Console
 
-from export.image_sets import real_images, seeded_images
-from export.onnx_graph import Graph
+from export.graphs.serving_graph import Graph
+from export.images.image_sets import real_images, seeded_images
+from export.networks.resnet import ResNet
 from export.parity import (
     BATCH_SIZES,
     Exported,
@@ -28,7 +29,6 @@ from export.parity import (
     onnx_runner,
     torch_reference,
 )
-from export.resnet import ResNet
 
 from .conftest import TINY_INPUT
 

@@ -12,10 +12,10 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
-from export.costs import cost
-from export.networks import build, skeleton
-from export.origins import own_names
-from export.specs import SPECS
+from export.checkpoints.origins import own_names
+from export.networks.build import build, skeleton
+from export.networks.costs import cost
+from export.networks.specs import SPECS
 
 from .conftest import perturb
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from export.gate import cpu_logits
-from export.image_sets import seeded_images
-from export.model_card import CARD_FILE
+from export.images.image_sets import seeded_images
 from export.parity import open_session
 from export.reference import EMBEDDING_FILE, ReferenceImagesError, measure, publish, reference_of
+from export.reports.model_card import CARD_FILE
+from export.variants.gate import cpu_logits
 from model_store.reference import FEATURES, Bins, signals
 from model_store.store import ModelStore
 from service.drift import Drift, population_stability_index

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from export.architecture import AnySpec
-from export.image_sets import seeded_images
-from export.networks import build
-from export.onnx_graph import export_graph
+from export.graphs.serving_graph import export_graph
+from export.images.image_sets import seeded_images
+from export.networks.architecture import AnySpec
+from export.networks.build import build
+from export.networks.specs import SPECS
 from export.parity import measure, onnx_runner, torch_reference
-from export.specs import SPECS
 from model_store.manifest import Preprocessing
 
 from .conftest import perturb

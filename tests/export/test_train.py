@@ -10,8 +10,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from export.checkpoints import read_checkpoint
-from export.fitting import load_network
+from export.checkpoints.checkpoint import read_checkpoint
+from export.checkpoints.fitting import load_network
 from export.train import (
     History,
     Recipe,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from export.gate import cpu_logits
-from export.image_sets import seeded_images
+from export.images.image_sets import seeded_images
+from export.variants.gate import cpu_logits
 from tests.export import colours
 from tests.export.conftest import TINY_INPUT
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from export.http_client import DownloadError
-from export.hub import Repository
+from export.downloads.http_client import DownloadError
+from export.downloads.hub import Repository
 from model_store.files import File
 from model_store.names import check_alias, check_name, check_version, parse_reference
 from service.config import ConfigError, Settings

@@ -13,8 +13,8 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 
-from export.classifier import Classifier
 from export.convert import Request, convert
+from export.networks.classifier import Classifier
 from model_store.manifest import MANIFEST_FILE
 from model_store.store import StoredModel
 

@@ -11,7 +11,7 @@ from export.commands.inspect import inspect_command
 from export.errors import ExportError
 from export.publishing import publish_next
 from model_store.store import ModelStore, StoreError
-from tests.export import test_model_card
+from tests.export.reports import test_model_card
 
 from .conftest import Exported, add_bf16
 

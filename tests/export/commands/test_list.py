@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from export.commands.list import describe, list_command
-from export.specs import SPECS
+from export.networks.specs import SPECS
 from model_store.store import ModelStore, StoreError
 
 from .conftest import Exported, add_bf16

@@ -11,10 +11,10 @@ import torch
 from click.testing import CliRunner, Result
 
 from export import __main__ as program
-from export.networks import build
+from export.networks.build import build
+from export.networks.resnet import ResNet
+from export.networks.specs import get_spec
 from export.preprocessing import IMAGENET_MEAN
-from export.resnet import ResNet
-from export.specs import get_spec
 from model_store.manifest import Manifest
 from model_store.store import ModelStore
 from tests.export.http_server import (

@@ -12,8 +12,8 @@ import torch
 from export import verify
 from export.commands.verify import verify_command
 from export.errors import ExportError
-from export.gate import Logits, cpu_logits
-from export.gate_providers import ProviderMissing
+from export.variants.gate import Logits, cpu_logits
+from export.variants.gate_providers import ProviderMissing
 from model_store.store import ModelStore, StoredModel
 
 from .conftest import Exported, add_bf16

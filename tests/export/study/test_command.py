@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from export import specs
-from export.architecture import Spec
 from export.commands import study as command
+from export.networks import specs
+from export.networks.architecture import Spec
 from export.study import gradient_flow, records, shattered
 from export.study.identity import IdentityCheck
 from export.study.training_runs import EXPERIMENTS, StudyError, gather

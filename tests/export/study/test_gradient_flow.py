@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from export import specs
-from export.architecture import Spec
-from export.networks import build
+from export.networks import specs
+from export.networks.architecture import Spec
+from export.networks.build import build
 from export.study import gradient_flow, records
 from export.study.gradient_flow import at_initialisation, block_norms, without_norm
 from export.study.training_runs import StudyError, gather, perform

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from export.architecture import Spec
-from export.blocks import ResidualBlock
-from export.classifier import Classifier
-from export.networks import build
+from export.networks.architecture import Spec
+from export.networks.blocks import ResidualBlock
+from export.networks.build import build
+from export.networks.classifier import Classifier
 from export.study import identity, records
 from export.study.training_runs import StudyError
 from tests.export.conftest import perturb

@@ -1,0 +1,1 @@
+"""Trained weights from any origin, as a network's own; read as data, never executed."""

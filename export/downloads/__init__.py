@@ -1,0 +1,1 @@
+"""Published weights by their names, from servers that are trusted with nothing."""

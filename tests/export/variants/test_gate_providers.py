@@ -1,0 +1,170 @@
+"""Where a variant is measured: OpenVINO for real where it is installed, CUDA by a fake, and what is missing told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.variants import gate_providers as module
+from export.variants.gate import GateError, cpu_logits
+from export.variants.gate_providers import ProviderMissing, check_provider, open_logits
+from model_store.cpu_features import CpuFeatures, cpu_features
+from model_store.manifest import Precision
+from model_store.openvino_plugin import PluginUnavailable
+from tests.export import colours
+
+PIXELS = np.stack(list(colours.IMAGES.read()))
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    data: bytes = colours.graph().model.SerializeToString()
+    return data
+
+
+@pytest.fixture
+def with_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "cpu_features", lambda: CpuFeatures(int8_dot=True, bf16=True))
+
+
+def test_the_cpu_provider(model: bytes) -> None:
+    assert np.array_equal(open_logits(model, "cpu", "fp32")(PIXELS), cpu_logits(model)(PIXELS))
+
+
+# OpenVINO
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_openvino_computes_in_fp32(model: bytes, tmp_path: Path, as_file: bool) -> None:
+    pytest.importorskip("onnxruntime_ep_openvino")
+    given = colours.save(tmp_path) if as_file else model
+    np.testing.assert_allclose(open_logits(given, "openvino", "fp32")(PIXELS), cpu_logits(model)(PIXELS), atol=1e-4)
+
+
+def test_openvino_computes_in_bf16(model: bytes) -> None:
+    """Three digits are right and the fourth is not, or the hint was lost."""
+    pytest.importorskip("onnxruntime_ep_openvino")
+    if not cpu_features().bf16:
+        pytest.skip("this CPU has no bf16")
+    expected = cpu_logits(model)(PIXELS)
+    error = np.abs(open_logits(model, "openvino", "bf16")(PIXELS) - expected).max() / np.abs(expected).max()
+    assert 1e-4 < error < 0.1
+
+
+class FakeRuntime:
+    """Stands in for onnxruntime: keeps what a session is opened with."""
+
+    def __init__(self, starts: bool = True) -> None:
+        self.opened: list[dict[str, Any]] = []
+        self.preloaded = False
+        self._starts = starts
+
+    def SessionOptions(self) -> Any:  # noqa: N802 - onnxruntime's name
+        options = SimpleNamespace(entries={}, devices=[], log_severity_level=2)
+        options.add_session_config_entry = options.entries.__setitem__
+        options.add_provider_for_devices = lambda *given: options.devices.append(given)
+        return options
+
+    def preload_dlls(self) -> None:
+        self.preloaded = True
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, model: Any, options: Any, providers: Any = ()) -> Any:  # noqa: N802
+        self.opened.append({"model": model, "options": options, "providers": providers})
+        found = ["CUDAExecutionProvider"] * self._starts + ["CPUExecutionProvider"]
+        return SimpleNamespace(
+            get_providers=lambda: found,
+            run=lambda names, inputs: [np.full((len(inputs["image"]), 2), len(names), np.float64)],
+        )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRuntime]:
+    runtime = FakeRuntime()
+    monkeypatch.setattr(module, "ort", runtime)
+    return runtime
+
+
+@pytest.mark.usefixtures("with_bf16")
+@pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("int8", "f32"), ("bf16", "bf16")])
+def test_what_openvino_is_told(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, precision: Precision, hint: str
+) -> None:
+    monkeypatch.setattr(module, "cpu_device", lambda: "the CPU")
+    open_logits(b"model", "openvino", precision)
+    (opened,) = fake.opened
+    ((devices, given),) = opened["options"].devices
+    assert devices == ["the CPU"]
+    assert json.loads(given["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": hint}}
+    assert opened["options"].entries == {"session.disable_cpu_ep_fallback": "1"}
+
+
+# What is missing
+
+
+@pytest.mark.usefixtures("with_bf16")
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_without_the_plugin(monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
+    def missing() -> None:
+        raise PluginUnavailable("onnxruntime-ep-openvino is not installed")
+
+    monkeypatch.setattr(module, "cpu_device", missing)
+    for call in (check_provider, lambda *words: open_logits(b"", *words)):
+        with pytest.raises(ProviderMissing, match="openvino: onnxruntime-ep-openvino is not installed"):
+            call("openvino", precision)
+
+
+def test_a_cpu_without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO would compute in fp32 without a word, and the gate find nothing wrong."""
+    monkeypatch.setattr(module, "cpu_features", lambda: CpuFeatures(int8_dot=True, bf16=False))
+    with pytest.raises(ProviderMissing, match="this CPU has no instructions for it"):
+        check_provider("openvino", "bf16")
+
+
+@pytest.mark.usefixtures("with_bf16")
+@pytest.mark.parametrize("provider", ["cpu", "cuda"])
+def test_a_provider_without_bf16(provider: Any) -> None:
+    with pytest.raises(ProviderMissing, match=f"{provider} does not compute in it; OpenVINO does"):
+        check_provider(provider, "bf16")
+
+
+def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(ProviderMissing, match="this onnxruntime has no CUDA provider; onnxruntime-gpu has"):
+        check_provider("cuda", "fp16")
+
+
+@pytest.mark.parametrize("provider", ["cpu", "openvino"])
+def test_a_file_that_is_no_model(provider: Any) -> None:
+    if provider == "openvino":
+        pytest.importorskip("onnxruntime_ep_openvino")
+    with pytest.raises(GateError, match="cannot load") as caught:
+        open_logits(b"junk", provider, "int8")
+    assert not isinstance(caught.value, ProviderMissing)
+
+
+# CUDA, which has not run on a GPU yet
+
+
+def test_cuda_is_opened_as_serving_opens_it(fake: FakeRuntime) -> None:
+    logits = open_logits(b"model", "cuda", "fp16")(PIXELS)
+    assert (logits.shape, logits.dtype) == ((len(PIXELS), 2), np.float32)
+    (opened,) = fake.opened
+    assert opened["model"] == b"model"
+    assert opened["providers"] == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert fake.preloaded
+
+
+def test_cuda_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime goes on with the CPU, whose figures would be taken for the GPU's."""
+    monkeypatch.setattr(module, "ort", FakeRuntime(starts=False))
+    with pytest.raises(ProviderMissing, match="could not start"):
+        open_logits(b"model", "cuda", "fp16")
