@@ -58,6 +58,7 @@ from service.http.metrics_server import MetricsServer  # noqa: E402
 from service.http.probes import BENTOML_PATHS  # noqa: E402
 from service.http.protocol import guarded  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
+from service.memory import settle  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
 from service.ports import check_port  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
@@ -153,7 +154,7 @@ class ResNetService:
     @bentoml.on_startup
     async def start(self) -> None:
         stopping.install()
-        loading = runtime.start()
+        loading = runtime.start(settle)
         api.start()
         if settings.server.metrics_port is not None:  # before the models: that none is loaded is worth knowing
             self._metrics = await _started(MetricsServer(runtime.metrics, settings.access))

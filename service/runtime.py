@@ -103,11 +103,11 @@ class Runtime:
         self._sampling: asyncio.Task[None] | None = None
         self._threads = ExitStack()
 
-    def start(self) -> asyncio.Task[None]:
-        """Load and warm the models in the background."""
+    def start(self, before_ready: Callable[[], None] = lambda: None) -> asyncio.Task[None]:
+        """Load and warm the models in the background; ``before_ready`` may stop the event loop, as nobody waits yet."""
         self._looking = asyncio.create_task(self.access.watch())
         self.tracing = start_tracing(self.settings.traces)
-        self._loading = asyncio.create_task(self._load())
+        self._loading = asyncio.create_task(self._load(before_ready))
         return self._loading
 
     def drain(self) -> bool:
@@ -166,9 +166,10 @@ class Runtime:
         except Exception:
             logger.exception("the GPUs could not be looked at")
 
-    async def _load(self) -> None:
+    async def _load(self, before_ready: Callable[[], None]) -> None:
         began = time.perf_counter()
         slots = await self._first_models()
+        before_ready()
         self._sampling = asyncio.create_task(self._sample(slots))
         self._state = ""
         self._workers.mark_ready()

@@ -42,6 +42,7 @@ class UntilDisconnect:
         self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
+            self._listener = None  # it holds this, by its frame: together they would wait for the garbage collector
         if self._gone and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise ClientGone from error
 

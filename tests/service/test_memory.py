@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 
 import pytest
 
-from service.memory import trim
+from service.memory import settle, trim
 
 
 def test_freed_memory_is_asked_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +31,20 @@ def test_a_library_without_it_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> 
     trim()
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
     trim()
+
+
+def test_what_is_there_is_looked_at_no_more() -> None:
+    class Knot:
+        def __init__(self) -> None:
+            self.myself = self
+
+    before, after = Knot(), None
+    settle()
+    try:
+        after = Knot()
+        assert gc.get_freeze_count()
+        looked_at = {id(there) for there in gc.get_objects()}
+        assert id(after) in looked_at
+        assert id(before) not in looked_at
+    finally:
+        gc.unfreeze()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -82,6 +84,27 @@ def test_a_slow_answer_stops_the_listening() -> None:
         assert not others
 
     run(test)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_nothing_is_left_for_the_garbage_collector() -> None:
+    """Every request under load listens, and a collection stops them all."""
+
+    async def test() -> None:
+        client, until = Client(), None
+        async with (until := UntilDisconnect(client.receive)):
+            await eventually(lambda: client.asked == 2)
+        gone = weakref.ref(until)
+        del until
+        await turns()
+        assert gone() is None
+
+    gc.collect()
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.usefixtures("at_once")
