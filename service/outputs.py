@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Self, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import InferenceFailed
 from service.postprocess import Floats
 
 OutputName = Literal["logits", "embedding", "cam"]
@@ -17,6 +21,16 @@ def union(wanted: Iterable[tuple[OutputName, ...]]) -> tuple[OutputName, ...]:
     """All that a batch's images want, each once."""
     names = {name for one in wanted for name in one}
     return tuple(name for name in _ALL if name in names)
+
+
+def finite(logits: Floats) -> NDArray[np.bool_]:
+    """Which rows of a batch's ``logits``, ``[n, classes]``, are numbers alone."""
+    return np.atleast_1d(np.isfinite(logits).all(axis=-1))
+
+
+def not_finite() -> InferenceFailed:
+    """What an image gets whose row is none of them."""
+    return InferenceFailed("the model gave values that are no numbers for this image")
 
 
 @dataclass(frozen=True, slots=True)

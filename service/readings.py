@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 
 from model_store.transforms import crop_box
+from service.compute import Reader
 from service.errors import BadRequest, MissingOutput, NoHeatmap
 from service.heatmap import Heatmap
 from service.outputs import OutputName, Outputs
-from service.pipeline import LOGITS, Pipeline, Reader
+from service.pipeline import LOGITS, Pipeline
 from service.postprocess import Floats, energy
 
 DEFAULT_TOP_K: Final = 5

@@ -13,10 +13,10 @@ from service.bulk.planning import BulkError
 from service.config import Settings
 from service.cpus import available_cpus
 from service.decode import Decoded, Decoder
-from service.errors import InferenceFailed, ServiceError
+from service.errors import ServiceError
 from service.metrics import Metrics
 from service.models.loader import Loader
-from service.outputs import OutputName
+from service.outputs import OutputName, finite, not_finite
 from service.postprocess import Floats, Prediction, energy, softmax, top_k
 from service.session import Images
 
@@ -116,7 +116,7 @@ class Scorer:
         found = self._session.run(buffer[: len(keys)], self._outputs)
         logits, embeddings = found["logits"], found.get("embedding")
         probabilities = softmax(logits / self._temperature)
-        sound = np.atleast_1d(np.isfinite(logits).all(axis=-1))
+        sound = finite(logits)
         return [
             Row(
                 key,
@@ -127,6 +127,6 @@ class Scorer:
                 None if embeddings is None else embeddings[row],
             )
             if sound[row]
-            else Row(key, InferenceFailed("the model gave values that are no numbers for this image"))
+            else Row(key, not_finite())
             for row, key in enumerate(keys)
         ]

@@ -53,10 +53,7 @@ class Served:
         """Close it when nobody uses it any more, and drop its sessions; it must be out of the registry already."""
         await self._unused.wait()
         await self.pipeline.close()
-        # Pipeline and batcher hold each other. Finding that out takes a full collection, which would stop the process
-        # for a tenth of a second; the session is what is large, and it goes at once, in a thread as it takes a while.
-        held = [self.pipeline.session]
-        del self.pipeline.session
+        held = [self.pipeline.release()]  # no garbage collection is waited for; in a thread as it takes a while
         await asyncio.to_thread(held.clear)
 
 

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from service.compute import Reader
 from service.decode import Ready
+from service.decoding import AnyImage
 from service.errors import ImageError, ServiceError
 from service.metrics import Metrics
 from service.models.served import Served
 from service.outputs import OutputName
-from service.pipeline import LOGITS, AnyImage, Pipeline, Reader
+from service.pipeline import LOGITS, Pipeline
 from service.postprocess import Floats
 
 logger = logging.getLogger(__name__)

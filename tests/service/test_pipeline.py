@@ -135,7 +135,7 @@ def test_cancelling_skips_the_decoding_that_has_not_begun(
     async def use(pipeline: Pipeline) -> None:
         begun, release = threading.Event(), threading.Event()
         decoded: list[bytes] = []
-        real = pipeline._decoder.tensor
+        real = pipeline._decoding.decoder.tensor
 
         def slow(data: bytes, *how: Any) -> Any:
             decoded.append(data)
@@ -143,7 +143,7 @@ def test_cancelling_skips_the_decoding_that_has_not_begun(
             assert release.wait(30)
             return real(data, *how)
 
-        monkeypatch.setattr(pipeline._decoder, "tensor", slow)
+        monkeypatch.setattr(pipeline._decoding.decoder, "tensor", slow)
         tasks = [asyncio.create_task(pipeline.run(a_png(i), pipeline.top(1), FAR)) for i in range(3)]
         assert await asyncio.to_thread(begun.wait, 30)
         tasks[1].cancel()
@@ -182,14 +182,14 @@ def test_what_no_check_foresaw_fails_its_image_alone(
     tiny_stored: StoredModel, tiny: TinyModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def use(pipeline: Pipeline) -> None:
-        real = pipeline._decoder.tensor
+        real = pipeline._decoding.decoder.tensor
 
         def sometimes(data: bytes, *how: Any) -> Any:
             if data == b"odd":
                 raise MemoryError("secret")
             return real(data, *how)
 
-        monkeypatch.setattr(pipeline._decoder, "tensor", sometimes)
+        monkeypatch.setattr(pipeline._decoding.decoder, "tensor", sometimes)
         results = await asyncio.gather(
             *(pipeline.run(data, pipeline.top(1), FAR) for data in (a_png(0), b"odd", a_png(1))), return_exceptions=True
         )

@@ -64,7 +64,7 @@ def test_the_start_is_what_the_service_does_by_itself(tiny_root: Path, environ: 
         (pipeline,) = runtime.models
         choice = start("cpu", "fp32", settings, available_cpus())
         assert choice.slots == pipeline.session.slots
-        assert choice.max_batch == pipeline._batch_shape[0]
+        assert choice.max_batch == pipeline.max_batch
         assert (choice.decode_threads == 0) == (pipeline._decode_pool is None)
         await runtime.stop()
 

@@ -93,7 +93,7 @@ async def is_plain(runtime: Runtime) -> None:
     (pipeline,) = runtime.models
     assert runtime.profiles == [None]
     assert pipeline.session.slots == available_cpus()
-    assert pipeline._batch_shape[0] == 8
+    assert pipeline.max_batch == 8
     assert pipeline._decode_pool is None
     assert await pipeline.run(a_png(), pipeline.top(1), float("inf"))
 
@@ -141,7 +141,7 @@ def test_what_is_measured_is_kept_and_the_service_uses_it(
         (pipeline,) = runtime.models
         assert (pipeline.session.provider, pipeline.session.variant.precision) == (chosen.provider, chosen.precision)
         assert pipeline.session.slots == chosen.slots
-        assert pipeline._batch_shape[0] == chosen.max_batch
+        assert pipeline.max_batch == chosen.max_batch
         assert (pipeline._decode_pool is None) == (chosen.decode_threads == 0)
         assert runtime.profiles == [profile]
         assert await pipeline.run(a_png(), pipeline.top(1), float("inf"))
@@ -184,7 +184,7 @@ def test_each_model_has_its_own_profile_and_the_default_ones_slots(stored: Store
 
     async def use(runtime: Runtime) -> None:
         assert [pipeline.session.slots for pipeline in runtime.models] == [3, 3]
-        assert [pipeline._batch_shape[0] for pipeline in runtime.models] == [2, 5]
+        assert [pipeline.max_batch for pipeline in runtime.models] == [2, 5]
         assert None not in runtime.profiles
 
     serving(settings_of(stored, models="tiny,other"), use)
@@ -235,7 +235,7 @@ def test_the_default_models_profile_failing_leaves_the_others_theirs(
 
     async def use(runtime: Runtime) -> None:
         assert [pipeline.session.slots for pipeline in runtime.models] == [available_cpus()] * 2
-        assert [pipeline._batch_shape[0] for pipeline in runtime.models] == [8, 5]
+        assert [pipeline.max_batch for pipeline in runtime.models] == [8, 5]
         assert [pipeline._decode_pool for pipeline in runtime.models] == [None, None]
         assert [profile is not None for profile in runtime.profiles] == [False, True]
 
