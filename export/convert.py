@@ -22,7 +22,9 @@ from export.parity import ParityError, Reference, Verdict, measure, onnx_runner,
 from export.reports.model_card import CARD_FILE, render_card
 from model_store.locations import open_store
 from model_store.manifest import Architecture, Manifest, Variant
-from model_store.store import LABELS_FILE, StoredModel, describe_file
+from model_store.store import LABELS_FILE
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 
 __all__ = ["Request", "convert"]
 

@@ -25,7 +25,8 @@ from export.variants.gate import GateError
 from export.variants.gate_providers import open_logits
 from model_store.manifest import JpegScaling, Precision, Preprocessing
 from model_store.reports import ROUNDING, Gate, GateProvider
-from model_store.store import ModelStore, StoredModel
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
 
 FEWEST: Final = 100
 _BATCH_PIXELS: Final = 256 * 1024

@@ -10,7 +10,8 @@ from typing import Any
 
 from export.reports.model_card import CARD_FILE, renew_card
 from model_store.manifest import Manifest
-from model_store.store import ModelStore, StoredModel
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
 
 # Writes what is new into the staged folder, and says which of the manifest's fields are new with it.
 Make = Callable[[Path], Mapping[str, Any]]

@@ -23,7 +23,9 @@ from export.parity import open_session
 from export.publishing import publish_next
 from export.reports.progress import shown
 from model_store.reference import BINS, MOST_CLASSES, Bins, Floats, Reference, Signals, signals
-from model_store.store import ModelStore, StoredModel, describe_file
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 
 EMBEDDING_FILE: Final = "reference.npy"
 FEWEST: Final = 200

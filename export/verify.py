@@ -18,7 +18,8 @@ from export.parity import measure, onnx_runner, torch_reference
 from export.variants.gate import Thresholds, compare, cpu_logits, judge, logits_of
 from export.variants.gate_providers import ProviderMissing, open_logits
 from model_store.manifest import Variant
-from model_store.store import StoredModel, StoreError
+from model_store.store import StoreError
+from model_store.stored_model import StoredModel
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from model_store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, File, Manife
 from model_store.names import STABLE, check_name, check_version
 from model_store.remote_files import RemoteFiles
 from model_store.remote_index import Listed, Lister, is_name
-from model_store.store import ModelStore, StoredModel, StoreError
+from model_store.store import ModelStore, StoreError
+from model_store.stored_model import StoredModel
 
 # No model's name begins with a dot.
 LOCK_FILE: Final = ".lock"

@@ -17,7 +17,7 @@ from service.decoding import AnyImage, Decoding
 from service.drift import Drift
 from service.errors import ImageError, InferenceFailed, ServiceError
 from service.metrics import Metrics
-from service.metrics.recorder import ModelMetrics
+from service.metrics.model import ModelMetrics
 from service.outputs import OutputName, Outputs, Timings, finite, not_finite, union
 from service.session import Images, Session
 from service.tracing import Batch, Note

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.reference import FEATURES, Bins, Counts, Feature, Reference, signals
-from model_store.store import StoredModel, StoreError
+from model_store.store import StoreError
+from model_store.stored_model import StoredModel
 from service.outputs import OutputName
 from service.postprocess import Floats
 from service.settings import DriftSettings

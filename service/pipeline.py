@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 from PIL import Image
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.apart import Apart
 from service.batcher import Batcher
 from service.compute import Compute, Query, Reader
@@ -22,8 +22,8 @@ from service.drift import Drift
 from service.errors import DeadlineExceeded, ImageError, ServiceError, ShuttingDown
 from service.forming import Forming
 from service.metrics import Metrics
+from service.metrics.model import ModelMetrics
 from service.metrics.predictions import counted_as
-from service.metrics.recorder import ModelMetrics
 from service.outputs import OutputName
 from service.postprocess import Floats, Prediction, softmax, top_k
 from service.session import Session

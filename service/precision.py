@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision, Variant
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import ConfigError, variable
 from service.providers import kind
 from service.settings import Provider

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.manifest import Precision
-from model_store.store import StoredModel, StoreError
+from model_store.store import StoreError
+from model_store.stored_model import StoredModel
 from service.outputs import OutputName
 from service.postprocess import Floats
 from service.precision import choose_variant, passed_over

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from model_store.locations import open_store, parse_location
 from model_store.manifest import ManifestError
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import Settings, load_settings, variable
 from service.cpus import available_cpus
 from service.precision import check_precision

@@ -35,7 +35,9 @@ from export.variants.gate import Floats, Logits
 from export.variants.gate_providers import ProviderMissing, open_logits
 from model_store.manifest import Precision
 from model_store.reports import Calibration, GateProvider
-from model_store.store import ModelStore, StoredModel, describe_file
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 
 FEWEST: Final = 100
 # Below this many held-out images the error that is left is mostly chance.

@@ -11,7 +11,8 @@ from export.calibration.calibrate import CalibrateRequest, measure, publish
 from export.calibration.calibration_report import REPORT_FILE, Findings, scores
 from export.commands.options import images_option, place, store_option
 from model_store.locations import open_store
-from model_store.store import ModelStore, StoredModel
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
 
 
 @click.command()

@@ -19,7 +19,7 @@ from export.networks.costs import cost
 from export.networks.specs import get_spec
 from model_store.locations import open_store
 from model_store.manifest import Manifest, Preprocessing, Variant
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 
 _LABELS_SHOWN: Final = 10
 Row = tuple[str, str]

@@ -19,7 +19,8 @@ from export.preprocessing import InputOptions
 from export.reports.model_card import CardNotes
 from model_store.locations import open_store
 from model_store.manifest import ChannelOrder, Interpolation, ResizeMode
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 
 _PROGRAM: Final = "python -m export"
 _FILE: Final = click.Path(path_type=Path)

@@ -10,7 +10,8 @@ import click
 
 from export.variants.gate import Thresholds
 from model_store.manifest import parse_reference
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 

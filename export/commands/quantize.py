@@ -15,7 +15,7 @@ from export.variants.gate import Thresholds
 from export.variants.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
 from model_store.locations import open_store
 from model_store.reports import CalibrationMethod, Gate, GateProvider, Quantization
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 
 _AUTO = "auto"
 

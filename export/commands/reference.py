@@ -10,7 +10,8 @@ from rich.console import Console
 from export.commands.options import images_option, place, store_option
 from export.reference import Measured, measure, publish
 from model_store.locations import open_store
-from model_store.store import ModelStore, StoredModel
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
 
 
 @click.command()

@@ -26,7 +26,9 @@ from export.variants.variant_images import Calibration, VariantImages, choose_im
 from model_store.locations import open_store
 from model_store.manifest import File, Variant
 from model_store.reports import CalibrationMethod, GateProvider, Quantization
-from model_store.store import ModelStore, StoredModel, describe_file
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 
 VariantPrecision = Literal["int8", "fp16", "bf16"]
 PRECISIONS: Final[tuple[VariantPrecision, ...]] = get_args(VariantPrecision)

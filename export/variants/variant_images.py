@@ -10,7 +10,7 @@ from export.errors import ExportError
 from export.images.image_sets import ImageSet
 from export.images.subsets import NamedImages, Source
 from export.variants.candidates import Rules
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 
 _PROBE_IMAGES: Final = 16
 _FEWEST: Final = 100  # left over from the calibration, to tell the agreement

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_store.locations import open_store
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.bulk.planning import BulkError
 from service.config import Settings
 from service.cpus import available_cpus

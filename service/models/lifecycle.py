@@ -13,7 +13,8 @@ from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from model_store.store import ModelStore, StoredModel, StoreError
+from model_store.store import ModelStore, StoreError
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.memory import trim
 from service.metrics import Metrics

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.apart import Apart
 from service.config import Settings
 from service.decode import Decoder

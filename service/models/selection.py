@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Final
 
 from model_store.names import STABLE, is_alias
-from model_store.store import ModelStore, StoredModel, StoreError
+from model_store.store import ModelStore, StoreError
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.models.view import ModelView, look_at_all
 from service.settings import StoreSettings

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from model_store.store import StoredModel, StoreError
+from model_store.store import StoreError
+from model_store.stored_model import StoredModel
 from service.config import ConfigError, Settings, variable
 from service.precision import admitted, choose_variant
 from service.providers import ProviderUnavailable, candidates

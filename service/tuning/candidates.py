@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Final
 
 from model_store.manifest import Precision
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import ConfigError, Settings
 from service.precision import admitted, choose_variant
 from service.providers import Share, kind

@@ -13,7 +13,7 @@ import onnxruntime as ort
 import PIL
 
 from model_store.cpu_features import CPUINFO, cpu_features
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service import __version__
 from service.config import Settings, cuda_variables
 from service.tuning.fixed import fixed

@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.metrics import Metrics
 from service.pipeline import Pipeline

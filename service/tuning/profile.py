@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model_store.durable import sync
 from model_store.manifest import ModelName, Precision, Sha256, Version
-from model_store.store import PROFILES_FOLDER, StoredModel
+from model_store.store import PROFILES_FOLDER
+from model_store.stored_model import StoredModel
 from service.settings import Provider, StoreSettings
 
 MAX_BYTES: Final = 64 * 2**10

@@ -23,7 +23,8 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 from model_store.transforms import to_rgb, to_tensor
 from service.postprocess import softmax
 

@@ -19,7 +19,8 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
-from model_store.store import EMBEDDED_MODELS, ModelStore, describe_file
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.verified import describe_file
 from tests.end_to_end.conftest import ROOT, Server, free_port, picture, until
 
 Serve = Callable[..., AbstractContextManager[Server]]

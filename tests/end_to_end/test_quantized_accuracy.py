@@ -17,7 +17,8 @@ from export.images.image_sets import real_images
 from export.variants.gate import Thresholds, compare, cpu_logits, judge
 from model_store.cpu_features import cpu_features
 from model_store.manifest import Gate, Variant
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 from service.providers import Share, open_session
 from tests.end_to_end.conftest import ROOT
 

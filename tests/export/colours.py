@@ -24,7 +24,9 @@ from export.variants.gate import cpu_logits
 from export.variants.quantize import Calibrated, calibrate
 from model_store.manifest import Architecture, Manifest, Parity, Source, Variant
 from model_store.reports import CalibrationMethod
-from model_store.store import LABELS_FILE, ModelStore, StoredModel, describe_file
+from model_store.store import LABELS_FILE, ModelStore
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 from tests.export.conftest import TINY, TINY_INPUT, perturb
 
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")

@@ -26,7 +26,8 @@ from export.networks.resnet import ResNet
 from export.parity import ParityError
 from export.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputOptions
 from model_store.manifest import Preprocessing
-from model_store.store import ModelStore, StoredModel, StoreError
+from model_store.store import ModelStore, StoreError
+from model_store.stored_model import StoredModel
 
 from .origin_files import hugging_face_folder, lightning_checkpoint, onnx_file, save, timm_folder, torch_export_archive
 

@@ -15,7 +15,8 @@ from export.draft import FEWEST, DraftRequest, Findings, measure, publish
 from export.images.files import read_images
 from export.variants.gate import GateError, Logits, cpu_logits
 from model_store.manifest import ManifestError, load_manifest
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 from model_store.transforms import to_rgb, to_tensor
 from tests.export import colours
 

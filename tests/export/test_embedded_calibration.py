@@ -13,7 +13,8 @@ from export.images.files import read_images
 from export.images.subsets import Source
 from export.variants.gate import cpu_logits, logits_of
 from model_store.manifest import Calibration
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 
 SAMPLE = 2000
 

@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from export.publishing import publish_next
-from model_store.store import LABELS_FILE, ModelStore, StoredModel, StoreError, describe_file
+from model_store.store import LABELS_FILE, ModelStore, StoreError
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 from tests.export import colours
 
 

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model_store import onnx_data
 from model_store.onnx_data import keeps_weights_outside
-from model_store.store import EMBEDDED_MODELS, LABELS_FILE, ModelStore, StoreError, describe_file
+from model_store.store import EMBEDDED_MODELS, LABELS_FILE, ModelStore, StoreError
+from model_store.verified import describe_file
 from tests.export.onnx_nets import usual
 from tests.model_store.test_store import stage
 

@@ -23,7 +23,8 @@ import httpx
 import onnx
 
 from model_store.manifest import MANIFEST_FILE
-from model_store.store import EMBEDDED_MODELS, ModelStore, describe_file
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.verified import describe_file
 from tests.end_to_end.conftest import until
 from tests.reliability.dead_worker import Load
 from tests.reliability.instances import Instance, images, instances, table

@@ -35,7 +35,9 @@ from model_store.manifest import (
     Variant,
 )
 from model_store.reports import GateProvider, GateRule
-from model_store.store import LABELS_FILE, ModelStore, StoredModel, describe_file
+from model_store.store import LABELS_FILE, ModelStore
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 from service import precision
 from service.config import Settings
 from service.metrics import Metrics

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from model_store.manifest import Manifest
 from model_store.reference import BINS, FEATURES, Bins, Reference, Signals, signals
-from model_store.store import ModelStore, StoredModel, StoreError, describe_file
+from model_store.store import ModelStore, StoreError
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 from service.drift import Distances, Drift, by_chance, embedding_distance, population_stability_index
 from service.settings import DriftSettings
 from tests.service.conftest import CLASSES, a_png, eventually, publish_tiny, serving, some_settings

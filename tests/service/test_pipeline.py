@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.apart import Apart
 from service.decode import Decoder
 from service.errors import BadImage, DeadlineExceeded, ImageTooCostly, InferenceFailed, NotAnImage, ShuttingDown

@@ -10,7 +10,8 @@ import pytest
 from model_store.cpu_features import CpuFeatures
 from model_store.manifest import Gate, Precision
 from model_store.reports import GateProvider
-from model_store.store import StoredModel, StoreError
+from model_store.store import StoreError
+from model_store.stored_model import StoredModel
 from service.config import ConfigError
 from service.precision import admitted, check_precision, choose_variant, passed_over
 from service.settings import Provider

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from model_store.reports import GateRule
-from model_store.store import StoredModel, StoreError
+from model_store.store import StoreError
+from model_store.stored_model import StoredModel
 from service import runtime as module
 from service.config import Settings
 from service.errors import NotReady, UnknownModel

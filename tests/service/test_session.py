@@ -12,7 +12,9 @@ from onnx import TensorProto
 
 from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError, describe_file
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoreError
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 from service import precision as precision_module
 from service import providers
 from service.config import ConfigError

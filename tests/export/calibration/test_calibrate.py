@@ -20,7 +20,8 @@ from export.variants.candidates import Rules
 from export.variants.gate import Logits, cpu_logits, logits_of
 from export.variants.gate_providers import ProviderMissing
 from export.variants.variant import VariantRequest, make_variants
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel, StoreError
+from model_store.store import EMBEDDED_MODELS, ModelStore, StoreError
+from model_store.stored_model import StoredModel
 from tests.export import colours, uncertain
 from tests.export.variants.test_variant import LOOSE
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from export.convert import Request, convert
 from export.networks.classifier import Classifier
 from model_store.manifest import MANIFEST_FILE
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox", "gnu")
 

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from export import __main__ as program
 from export.commands import quantize as module
 from export.variants.variant import VariantRequest
-from model_store.store import EMBEDDED_MODELS, ModelStore, StoredModel
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from model_store.stored_model import StoredModel
 from tests.export import colours
 from tests.export.mistakes import the_mistake
 

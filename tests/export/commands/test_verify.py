@@ -14,7 +14,8 @@ from export.commands.verify import verify_command
 from export.errors import ExportError
 from export.variants.gate import Logits, cpu_logits
 from export.variants.gate_providers import ProviderMissing
-from model_store.store import ModelStore, StoredModel
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
 
 from .conftest import Exported, add_bf16
 

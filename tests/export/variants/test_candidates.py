@@ -14,7 +14,7 @@ from export.variants.candidates import FALLBACKS, Candidate, Candidates, Rules
 from export.variants.gate import Thresholds
 from export.variants.half import too_large
 from export.variants.quantize import Calibrated
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from tests.export import colours
 
 # Six of sixty images: the network is too small for the real threshold.

@@ -21,7 +21,8 @@ from export.variants.gate_providers import ProviderMissing
 from export.variants.quantize import Calibrated
 from export.variants.variant import VariantRequest, make_variants
 from model_store.manifest import Manifest
-from model_store.store import ModelStore, StoredModel, StoreError
+from model_store.store import ModelStore, StoreError
+from model_store.stored_model import StoredModel
 from tests.export import colours
 
 LOOSE = Thresholds(max_accuracy_drop=0.1, min_agreement=0.9)

@@ -15,7 +15,9 @@ import pytest
 from onnx import TensorProto
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
-from model_store.store import ModelStore, StoredModel, describe_file
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
+from model_store.verified import describe_file
 from service import runtime as runtime_module
 from service.errors import UnknownModel
 from service.metrics import Metrics

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.providers import Share, open_session
 from tests.service.conftest import TinyModel
 from tests.service.providers.conftest import MODEL, FakeRuntime, check_answers

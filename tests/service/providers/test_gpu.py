@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.providers import ProviderUnavailable, Share, open_session
 from service.providers.gpu import GpuSession, check_gpu
 from service.settings import ProviderSettings

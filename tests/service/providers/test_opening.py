@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import ConfigError
 from service.providers import (
     AUTO_ORDER,

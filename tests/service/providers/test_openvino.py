@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.providers import Arithmetic, ProviderUnavailable, Share, candidates, open_session
 from service.settings import ProviderSettings
 from tests.service.conftest import TinyModel

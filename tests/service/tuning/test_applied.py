@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.tuning import applied as module
 from service.tuning.applied import Tuned, tuned, with_choice

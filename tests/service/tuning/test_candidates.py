@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.cpus import available_cpus
 from service.forming import Forming, Load, next_batch

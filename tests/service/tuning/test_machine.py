@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from model_store.store import StoredModel
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.tuning.machine import cpu_name, key_here
 

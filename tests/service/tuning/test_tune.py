@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from model_store.store import ModelStore, StoredModel
+from model_store.store import ModelStore
+from model_store.stored_model import StoredModel
 from service.config import Settings
 from service.cpus import available_cpus
 from service.models import loader
