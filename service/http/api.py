@@ -58,6 +58,7 @@ class Api:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._keys = runtime.access.keys
+        self._other_origins = bool(runtime.settings.access.cors_origins)
         modules = (classify, embed, explain, models, inference_protocol, repository, debug)
         routes = [route for module in modules for route in module.routes(runtime)]
         self._jobs = Jobs(runtime)
@@ -82,7 +83,16 @@ class Api:
         return self._runtime.busy
 
     def refusal(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[Answer, str] | None:
-        """The answer to a request for an inference while the service is busy, counted, and its id; None for others."""
+        """The answer to a request for an inference while the service is busy, counted, and its id; None for others.
+
+        A page of another origin may read its refusal only with headers that are not known here, so it is no matter for
+        this either.
+        """
+        if self._other_origins and any(name == b"origin" for name, _ in headers):
+            return None
+        return self._refusal(method, path, headers)
+
+    def _refusal(self, method: str, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[Answer, str] | None:
         match = self._router.match(path)
         route = None if match is None else match.route(method)
         if match is None or route is None or not route.gated:
@@ -96,7 +106,7 @@ class Api:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})  # answered with 403: there is none here
             return
-        if self._runtime.busy and (refused := self.refusal(scope["method"], scope["path"], scope["headers"])):
+        if self._runtime.busy and (refused := self._refusal(scope["method"], scope["path"], scope["headers"])):
             # There may be far more of these than answers, and what they cost is taken from those: no trace, no timer.
             answer, asked = refused
             await answer.send(send, asked)

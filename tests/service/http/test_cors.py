@@ -58,3 +58,19 @@ def test_without_the_setting_no_page_may(tiny_root: Path, method: str) -> None:
     answer = ask(tiny_root, method, "", origin=HERE, **PREFLIGHT)
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert answer.status_code == {"POST": 200, "OPTIONS": 405}[method]
+
+
+def test_a_page_reads_that_the_service_is_full(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What refuses before there is a request knows no origins: it leaves those to what does."""
+    monkeypatch.setattr(Runtime, "busy", True)
+    headers = [(b"host", b"test"), (b"origin", HERE.encode())]
+
+    async def use(runtime: Runtime) -> bool:
+        api = Api(runtime)
+        assert api.refusal("POST", "/v1/classify", headers[:1]) is not None
+        return api.refusal("POST", "/v1/classify", headers) is None
+
+    assert serving(some_settings(tiny_root, cors_origins=HERE), use)
+    assert not serving(some_settings(tiny_root, cors_origins=""), use)
+    refused = ask(tiny_root, "POST", origin=HERE)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (429, HERE)
