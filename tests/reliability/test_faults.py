@@ -24,24 +24,20 @@ def test_nothing_accepted_is_lost_over_restarts() -> None:
     assert len(rolled.stops) == 2
 
 
-def check_kills(found: dead_worker.Killed) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_dead_worker_comes_back(workers: int) -> None:
     report = Report("reliability.dead_worker", smoke=True)
+    with serving(**dead_worker.IN_CONTAINER, RESNET_WORKERS=str(workers)) as server:
+        found = dead_worker.measure(server, kills=1, workers=workers, clients=4)
     dead_worker.fill(report, found)
     report.finish(None)
     assert set(broken(report)) <= {dead_worker.BACK}
 
 
-def test_a_dead_worker_comes_back() -> None:
-    with serving(**dead_worker.IN_CONTAINER, RESNET_WORKERS="2") as server:
-        found = dead_worker.measure(server, kills=1, workers=2, clients=4)
-    check_kills(found)
-
-
-def test_the_only_worker_comes_back_and_is_not_started_over_and_over_without_models(tmp_path: Path) -> None:
+def test_a_worker_without_models_is_not_started_over_and_over(tmp_path: Path) -> None:
     store = tmp_path / "models"
     shutil.copytree(EMBEDDED_MODELS, store)
     with serving(**dead_worker.IN_CONTAINER, RESNET_MODEL_STORE=str(store)) as server:
-        check_kills(dead_worker.measure(server, kills=1, workers=1, clients=4))
         dead_worker.without_models(server, store)
 
 
