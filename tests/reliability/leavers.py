@@ -28,7 +28,7 @@ from tests.reliability.harness import describe, program, serving
 CLIENTS: Final = 64
 MAX_BATCH: Final = 8
 
-_BEFORE: Final = 24
+_BEFORE: Final = 16
 """Images of the one request that keeps the slot while the others queue: some seconds of work."""
 
 _PATIENCE_S: Final = 1.0

@@ -58,7 +58,7 @@ def measure(server: Server, requests: int, warm_up: int, refused: int) -> Growth
     _send(server, mix, warm_up)
     growth = Growth(_resident_mib(server))
     while growth.seen.requests < requests:
-        growth.seen.add(_send(server, mix, min(max(requests // 20, 500), requests - growth.seen.requests)))
+        growth.seen.add(_send(server, mix, min(max(requests // 20, 1000), requests - growth.seen.requests)))
         growth.samples.append((growth.seen.requests, _resident_mib(server)))
     before = _resident_mib(server)
     errors = _send(server, mix, refused, refused=True)

@@ -17,7 +17,7 @@ EACH = 300  # more than RESNET_MAX_QUEUE together, so that a slow one that took 
 
 def test_good_images_are_answered_and_slow_connections_ended() -> None:
     allow_connections(EACH)
-    times = {"RESNET_HEADER_TIMEOUT_S": "5", "RESNET_BODY_IDLE_S": "5", "RESNET_DEADLINE_S": "12"}
+    times = {"RESNET_HEADER_TIMEOUT_S": "5", "RESNET_BODY_IDLE_S": "5", "RESNET_DEADLINE_S": "10"}
     report = Report("reliability.slow_clients", smoke=True)
     with serving(**times) as server:
         found = asyncio.run(measure(server, EACH, 50))
