@@ -120,6 +120,14 @@ def failed(server: Server) -> dict[str, str]:
     return {one["version"]: one["reason"] for one in answer.json()["failed"]}
 
 
+def reason(server: Server, version: str) -> str:
+    """Why ``version`` is not served; empty where none is told."""
+    try:
+        return until(lambda: failed(server).get(version, ""), "a reason", limit_s=60, pause_s=0.1)
+    except AssertionError:
+        return ""
+
+
 def messages(server: Server) -> str:
     """What the service has logged."""
     lines = [line for line in server.log.splitlines() if line.startswith("{")]
@@ -141,8 +149,8 @@ async def try_all(server: Server, store: Path) -> Tried:
     for number, (what, change) in enumerate(BROKEN.items(), start=2):
         version = str(number)
         await asyncio.to_thread(publish, store, version, change)
-        found = await asyncio.to_thread(until, lambda version=version: failed(server).get(version), f"{what}'s reason")
-        if f"version {version} cannot be loaded: {found}" in messages(server) and server.readiness == 200:
+        found = await asyncio.to_thread(reason, server, version)
+        if found and f"version {version} cannot be loaded: {found}" in messages(server) and server.readiness == 200:
             told[what] = found
         await beside.answered(more=10)
     await beside.stop()
