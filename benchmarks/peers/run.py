@@ -28,7 +28,16 @@ from benchmarks.peers.catalogue import LATENCY_RATIO, OURS, PEERS, PROMISES
 from benchmarks.peers.environments import DEFAULT_FOLDER, EnvironmentFailed, ensure
 from benchmarks.peers.peer import Form, Peer, raw
 from benchmarks.report import Report, Target, common_options, median, ratios, spread
-from benchmarks.server import ROOT, Server, StartFailed, bento, clean_environment, free_port, started
+from benchmarks.server import (
+    ROOT,
+    Server,
+    StartFailed,
+    bento,
+    clean_environment,
+    free_port,
+    interrupted_by_sigterm,
+    started,
+)
 from benchmarks.subject import add_model_options, settings_of
 from benchmarks.throughput import summary
 from benchmarks.traffic import Load
@@ -105,7 +114,7 @@ def peer_server(peer: Peer, setup: Setup) -> Iterator[Server]:
             "PEER_SCRATCH": scratch,
         }
         try:
-            with started(command, f"http://127.0.0.1:{port}", peer.ready, environment) as server:
+            with started(command, port, peer.ready, environment) as server:
                 yield server
         except StartFailed as error:
             raise NotRun(str(error)) from error
@@ -232,7 +241,8 @@ def main(arguments: Sequence[str]) -> None:
         "rounds": f"{options.rounds} of {options.seconds:g} s each, {CLIENTS} clients",
     }
     ours, peers = _chosen(options.ours, OURS, parser), _chosen(options.peers, PEERS, parser)
-    found = compare(setup, ours, peers, options.rounds)
+    with interrupted_by_sigterm():
+        found = compare(setup, ours, peers, options.rounds)
     report.table(
         f"This service and others, {CLIENTS} clients: medians, least to most",
         ["server", "images/s", "p99 ms", "p50 ms, one client", "failed", "labels as ours"],

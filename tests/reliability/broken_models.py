@@ -3,36 +3,37 @@
     python -m tests.reliability.broken_models
 
 Each stays out of service, with the reason in the log and in ``/v1/models``, while the version before answers every
-image rightly and the service stays ready. Exit status 1 where one of them did not.
+image rightly and the service stays ready.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import onnx
 
+from benchmarks.report import Report, Target
+from benchmarks.server import Server
 from model_store.manifest import MANIFEST_FILE
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.verified import describe_file
 from tests.end_to_end.conftest import until
-from tests.reliability.dead_worker import Load
-from tests.reliability.instances import Instance, images, instances, table
+from tests.reliability.clients import SETTINGS, Together, images
+from tests.reliability.harness import describe, figures, none_of, program, serving
 
 MODEL: Final = "model.fp32.onnx"
 
 
-def describe(folder: Path, **changes: Any) -> None:
+def rewrite(folder: Path, **changes: Any) -> None:
     """Make the manifest say what the files are now, so that their hashes are right."""
     path = folder / MANIFEST_FILE
     manifest = json.loads(path.read_text())
@@ -56,18 +57,18 @@ def other_shape(folder: Path) -> None:
     graph = onnx.load(folder / MODEL)
     graph.graph.input[0].type.tensor_type.shape.dim[1].dim_value += 1
     onnx.save(graph, folder / MODEL)
-    describe(folder)
+    rewrite(folder)
 
 
 def external_data(folder: Path) -> None:
     graph = onnx.load(folder / MODEL)
     onnx.save(graph, folder / MODEL, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    describe(folder)
+    rewrite(folder)
 
 
 def no_graph(folder: Path) -> None:
     (folder / MODEL).write_bytes(b"no graph")
-    describe(folder)
+    rewrite(folder)
 
 
 def symbolic_link(folder: Path) -> None:
@@ -95,7 +96,7 @@ BROKEN: Final[Mapping[str, Callable[[Path], Any]]] = {
     "no labels": lambda folder: (folder / "labels.txt").unlink(),
     "a label too few": lambda folder: (
         (folder / "labels.txt").write_text("\n".join((folder / "labels.txt").read_text().split("\n")[:-2]) + "\n"),
-        describe(folder),
+        rewrite(folder),
     ),
     "half a manifest": lambda folder: cut(folder / MANIFEST_FILE),
 }
@@ -108,67 +109,86 @@ def publish(store: Path, version: str, change: Callable[[Path], Any]) -> None:
     source = ModelStore(EMBEDDED_MODELS).resolve(name).folder
     with ModelStore(store).staging() as staged:
         folder = shutil.copytree(source, staged / version)
-        describe(folder, version=version)
+        rewrite(folder, version=version)
         change(folder)
         (store / name).mkdir(exist_ok=True)
         folder.replace(store / name / version)
 
 
-def failed(instance: Instance) -> dict[str, str]:
+def failed(server: Server) -> dict[str, str]:
     """Reasons by version, as ``/v1/models`` has them."""
-    return {
-        one["version"]: one["reason"] for one in httpx.get(f"{instance.url}/v1/models", timeout=30).json()["failed"]
-    }
+    answer = httpx.get(f"{server.url}/v1/models", timeout=30).raise_for_status()
+    return {one["version"]: one["reason"] for one in answer.json()["failed"]}
 
 
-def messages(instance: Instance) -> str:
+def reason(server: Server, version: str) -> str:
+    """Why ``version`` is not served; empty where none is told."""
+    try:
+        return until(lambda: failed(server).get(version, ""), "a reason", limit_s=60, pause_s=0.1)
+    except AssertionError:
+        return ""
+
+
+def messages(server: Server) -> str:
     """What the service has logged."""
-    lines = [line for line in instance.log.splitlines() if line.startswith("{")]
+    lines = [line for line in server.log.splitlines() if line.startswith("{")]
     return "\n".join(json.loads(line)["message"] for line in lines)
 
 
-async def try_all(instance: Instance, store: Path) -> tuple[dict[str, str], Load]:
+@dataclass
+class Tried:
+    """The reason of each kind that was refused with one, the clients beside, and what was served at the end."""
+
+    refused: dict[str, str]
+    beside: Together
+    served: list[str]
+
+
+async def try_all(server: Server, store: Path) -> Tried:
     images()
-    load, told = Load(instance.port, clients=2), {}
+    beside, told = Together(server, clients=2), {}
     for number, (what, change) in enumerate(BROKEN.items(), start=2):
         version = str(number)
         await asyncio.to_thread(publish, store, version, change)
-        found = await asyncio.to_thread(
-            until, lambda version=version: failed(instance).get(version), f"{what}'s reason"
-        )
-        if f"version {version} cannot be loaded: {found}" in messages(instance) and instance.readiness == 200:
+        found = await asyncio.to_thread(reason, server, version)
+        if found and f"version {version} cannot be loaded: {found}" in messages(server) and server.readiness == 200:
             told[what] = found
-        await load.answered(more=10)
-    await load.stop()
-    return told, load
+        await beside.answered(more=10)
+    await beside.stop()
+    return Tried(told, beside, [model["version"] for model in server.models()])
 
 
-def run() -> bool:
-    """Whether the promise held; what it came to is printed."""
+def measure(report: Report, settings: dict[str, str]) -> Tried:
+    """Every kind, in a store of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder)
-        publish(store, "1", lambda folder: None)
-        settings = {"RESNET_WORKERS": "1", "RESNET_MODEL_STORE": folder, "RESNET_WATCH_S": "0.2"}
-        with instances(1, **settings) as (instance,):
-            told, load = asyncio.run(try_all(instance, store))
-            served = [one["version"] for one in httpx.get(f"{instance.url}/v1/models", timeout=30).json()["models"]]
-    table("Broken versions, and why each is not served", {what: told.get(what, "NOT REFUSED") for what in BROKEN})
-    table(
-        "Meanwhile",
-        {
-            "answered by version 1": load.tally.answered,
-            "wrong": load.tally.wrong,
-            "failed": len(load.failed),
-            "served at the end": ", ".join(served),
-        },
+        publish(Path(folder), "1", lambda folder: None)
+        own = {**SETTINGS, "RESNET_WATCH_S": "0.2", **settings, "RESNET_MODEL_STORE": folder}
+        with serving(**own) as server:
+            describe(report, server)
+            return asyncio.run(try_all(server, Path(folder)))
+
+
+def fill(report: Report, tried: Tried) -> None:
+    """The figures and the promises."""
+    reasons = {what: tried.refused.get(what, "NOT REFUSED") for what in BROKEN}
+    figures(report, "Broken versions, and why each is not served", reasons)
+    report.hold(
+        [
+            Target("kinds refused with their reason", len(tried.refused), len(BROKEN), at_least=True),
+            Target("answered by version 1 meanwhile", tried.beside.tally.answered, 1, at_least=True),
+            none_of("wrong answers", tried.beside.tally.wrong),
+            none_of("failed", len(tried.beside.failed)),
+            none_of("other versions served at the end", float(tried.served != ["1"]), ", ".join(tried.served)),
+        ]
     )
-    return len(told) == len(BROKEN) and served == ["1"] and not load.tally.wrong and not load.failed
 
 
-def main() -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    return 0 if run() else 1
+@program
+def main(settings: dict[str, str]) -> Report:
+    report = Report("reliability.broken_models")
+    fill(report, measure(report, settings))
+    return report
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,37 +3,29 @@
     python -m tests.reliability.dead_worker --kills 10
 
 Only what a killed worker was at may fail; another takes its place; no gauge keeps what the dead one said. With one
-worker, connections wait for the next. Exit status 1 where a request failed that was begun after the kill, where more
-failed than were on their way, where capacity was not back within 15 s, or where a gauge stuck.
+worker, connections wait for the next.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import itertools
-import shutil
-import sys
-import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from model_store.store import EMBEDDED_MODELS
+import click
+
+from benchmarks.report import Report, Target
+from benchmarks.server import Server, total
 from tests.end_to_end.conftest import until
-from tests.reliability.instances import (
-    ANSWER_LIMIT_S,
-    LOST,
-    Connection,
-    Instance,
-    Tally,
-    images,
-    instances,
-    table,
-)
+from tests.reliability.clients import SETTINGS, Tally, Together, images
+from tests.reliability.harness import describe, figures, none_of, program, serving
 
-BACK_LIMIT_S = 15.0
-IN_CONTAINER = {"BENTOML_CONTAINERIZED": "true"}
+BACK_LIMIT_S: Final = 15.0
+BACK: Final = "capacity back after"
+IN_CONTAINER: Final = {**SETTINGS, "BENTOML_CONTAINERIZED": "true"}
 
 
 @dataclass
@@ -47,85 +39,49 @@ class Kill:
     back_s: float = 0.0
 
 
-class Load:
-    """Clients that send one image after the other, on a connection each, so that all workers have some."""
+@dataclass
+class Killed:
+    """All kills, what came of the requests, and gauges that stuck."""
 
-    def __init__(self, port: int, clients: int) -> None:
-        self.tally = Tally()
-        self.begun: dict[int, float] = {}
-        self.failed: list[float] = []
-        self._port = port
-        self._numbers = itertools.count()
-        self._tasks = [asyncio.create_task(self._client()) for _ in range(clients)]
-
-    async def _client(self) -> None:
-        while True:
-            await self._one(next(self._numbers))
-
-    async def _one(self, number: int) -> None:
-        image = images()[number % len(images())]
-        began = self.begun[number] = time.monotonic()
-        connection = None
-        try:
-            async with asyncio.timeout(ANSWER_LIMIT_S):
-                connection = await Connection.to(self._port)
-                status, body = await connection.ask(image.request)
-        except LOST:
-            self.failed.append(began)
-            return
-        finally:
-            del self.begun[number]
-            if connection is not None:
-                connection.close()
-        assert status == 200, body
-        self.tally.answered += 1
-        self.tally.wrong += not image.is_answered_by(body)
-        self.tally.seconds.append(time.monotonic() - began)
-
-    async def answered(self, more: int) -> None:
-        wanted = self.tally.answered + more
-        while self.tally.answered < wanted:
-            for task in self._tasks:
-                if task.done():
-                    task.result()
-            await asyncio.sleep(0.01)
-
-    async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    tally: Tally
+    kills: list[Kill] = field(default_factory=list)
+    stuck: Mapping[str, float] = field(default_factory=dict)
 
 
-async def kill_one(instance: Instance, load: Load, workers: int) -> Kill:
+def ready_workers(server: Server) -> float:
+    return total(server.metrics(), "resnet_workers_ready")
+
+
+async def kill_one(server: Server, clients: Together, workers: int) -> Kill:
     """Kill the oldest worker, and wait until there are as many as before, ready."""
-    await load.answered(more=20)
-    kill, victim = Kill(), instance.workers()[0]
-    kill.on_their_way = len(load.begun)
+    await clients.answered(more=20)
+    kill, victim = Kill(), server.workers()[0]
+    kill.on_their_way = len(clients.begun)
     kill.at_s = time.monotonic()
     victim.kill()
 
     def back() -> bool:
-        living = instance.workers()
-        return len(living) == workers and victim not in living and instance.metrics()["resnet_workers_ready"] == workers
+        living = server.workers()
+        return len(living) == workers and victim not in living and ready_workers(server) == workers
 
     await asyncio.to_thread(until, back, "capacity")
     kill.back_s = time.monotonic() - kill.at_s
-    await load.answered(more=20)
-    kill.failed = sum(began <= kill.at_s for began in load.failed)
-    kill.failed_later = len(load.failed) - kill.failed
-    load.failed.clear()
+    await clients.answered(more=20)
+    kill.failed = sum(began <= kill.at_s for began in clients.failed)
+    kill.failed_later = len(clients.failed) - kill.failed
+    clients.failed.clear()
     return kill
 
 
-async def kill_many(instance: Instance, kills: int, workers: int, clients: int) -> tuple[list[Kill], Tally]:
+async def kill_many(server: Server, kills: int, workers: int, clients: int) -> Killed:
     images()
-    load = Load(instance.port, clients)
-    found = [await kill_one(instance, load, workers) for _ in range(kills)]
-    await load.stop()
-    return found, load.tally
+    together = Together(server, clients)
+    found = Killed(together.tally, [await kill_one(server, together, workers) for _ in range(kills)])
+    await together.stop()
+    return found
 
 
-def stuck(instance: Instance, workers: int) -> dict[str, float]:
+def stuck(server: Server, workers: int) -> dict[str, float]:
     """Gauges that do not show a service at rest, which they do a second after the last answer."""
     at_rest = {
         "resnet_workers_ready": workers,
@@ -136,8 +92,10 @@ def stuck(instance: Instance, workers: int) -> dict[str, float]:
     }
 
     def wrong() -> dict[str, float]:
-        shown = instance.metrics()
-        return {name: shown[name] for name, value in at_rest.items() if shown[name] != value}
+        samples = server.metrics()
+        assert set(at_rest) <= {name for name, _ in samples}
+        shown = {name: total(samples, name) for name in at_rest}
+        return {name: value for name, value in shown.items() if value != at_rest[name]}
 
     try:
         until(lambda: not wrong(), "rest", limit_s=30, pause_s=0.2)
@@ -146,56 +104,66 @@ def stuck(instance: Instance, workers: int) -> dict[str, float]:
     return {}
 
 
-def run(kills: int, workers: int = 2, clients: int = 8, back_limit_s: float = BACK_LIMIT_S) -> bool:
-    """Whether the promise held, with capacity back within a time; what it came to is printed."""
-    with instances(1, RESNET_WORKERS=str(workers), **IN_CONTAINER) as (instance,):
-        found, tally = asyncio.run(kill_many(instance, kills, workers, clients))
-        gauges = stuck(instance, workers)
-    table(
-        f"{kills} workers killed, one of {workers} at a time, {clients} clients",
+def measure(server: Server, kills: int, workers: int, clients: int) -> Killed:
+    """Kill workers of ``server``, which has ``workers``, one at a time."""
+    found = asyncio.run(kill_many(server, kills, workers, clients))
+    found.stuck = stuck(server, workers)
+    return found
+
+
+def fill(report: Report, found: Killed) -> None:
+    """The figures and the promises."""
+    kills, tally = found.kills, found.tally
+    figures(
+        report,
+        f"{len(kills)} workers killed",
         {
-            "answered": tally.answered,
-            "wrong": tally.wrong,
-            "on their way at a kill": sum(kill.on_their_way for kill in found),
-            "of these failed": sum(kill.failed for kill in found),
-            "failed that were begun after a kill": sum(kill.failed_later for kill in found),
-            "capacity back after, s, at most": max(kill.back_s for kill in found),
+            "on their way at a kill": sum(kill.on_their_way for kill in kills),
+            "of these failed": sum(kill.failed for kill in kills),
             "slowest answer, s": max(tally.seconds),
-            "gauges that stuck": gauges or "none",
         },
     )
-    held = all(
-        not kill.failed_later and kill.failed <= kill.on_their_way and kill.back_s <= back_limit_s for kill in found
+    more = sum(max(0, kill.failed - kill.on_their_way) for kill in kills)
+    told = ", ".join(f"{name} {value:g}" for name, value in found.stuck.items())
+    report.hold(
+        [
+            Target("answered", tally.answered, 1, at_least=True),
+            none_of("wrong answers", tally.wrong),
+            none_of("failed beyond those on their way", more),
+            none_of("failed that were begun after a kill", sum(kill.failed_later for kill in kills)),
+            Target(BACK, max(kill.back_s for kill in kills), BACK_LIMIT_S, at_least=False, unit="s"),
+            none_of("gauges that stuck", len(found.stuck), told),
+        ]
     )
-    return held and tally.answered > 0 and not tally.wrong and not gauges
 
 
-def without_models() -> None:
+def without_models(server: Server, store: Path) -> None:
     """A worker that replaces another when the store is gone: it tries on with pauses, and is not started over."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / "models"
-        shutil.copytree(EMBEDDED_MODELS, store)
-        with instances(1, RESNET_WORKERS="1", RESNET_MODEL_STORE=str(store), **IN_CONTAINER) as (instance,):
-            store.rename(Path(folder) / "gone")
-            (victim,) = instance.workers()
-            victim.kill()
-            until(lambda: "again in 4 s" in instance.log, "the third try")
-            assert instance.readiness == 503
-            assert len(instance.workers()) == 1
-            assert instance.log.count("this worker replaces another") >= 3
-            assert instance.log.count(" died; another is started") == 1
-            (Path(folder) / "gone").rename(store)
-            instance.wait_ready()
+    gone = store.with_name("gone")
+    store.rename(gone)
+    (victim,) = server.workers()
+    victim.kill()
+    until(lambda: "again in 4 s" in server.log, "the third try")
+    assert server.readiness == 503
+    assert len(server.workers()) == 1
+    assert server.log.count("this worker replaces another") >= 3
+    assert server.log.count(" died; another is started") == 1
+    gone.rename(store)
+    until(lambda: server.readiness == 200, "readiness", pause_s=0.1)
 
 
-def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--kills", type=int, default=10)
-    options.add_argument("--workers", type=int, default=2)
-    options.add_argument("--clients", type=int, default=8)
-    given = options.parse_args()
-    return 0 if run(given.kills, given.workers, given.clients) else 1
+@program
+@click.option("--kills", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--clients", type=click.IntRange(1), default=8, show_default=True)
+def main(settings: dict[str, str], kills: int, workers: int, clients: int) -> Report:
+    report = Report("reliability.dead_worker")
+    with serving(**{**IN_CONTAINER, **settings, "RESNET_WORKERS": str(workers)}) as server:
+        describe(report, server)
+        found = measure(server, kills, workers, clients)
+    fill(report, found)
+    return report
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

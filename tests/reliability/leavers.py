@@ -1,6 +1,8 @@
 """Work for clients that left is dropped: of 64 queued requests whose clients go, at most one batch is computed.
 
-python -m tests.reliability.leavers
+    python -m tests.reliability.leavers
+
+They leave by HTTP and gRPC, and by deadlines that pass, the service's and their own.
 """
 
 from __future__ import annotations
@@ -11,32 +13,22 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import click
 import httpx
 import numpy as np
 import tritonclient.grpc.aio as grpc_aio
 
 from benchmarks.connection import request_bytes
 from benchmarks.report import Report, Target
-from tests.end_to_end.conftest import free_port, picture, until
-from tests.reliability.harness import (
-    Subject,
-    conclude,
-    describe,
-    json_option,
-    serving,
-    settings_of,
-    settings_option,
-    total,
-)
+from benchmarks.server import HOST, Server, free_port, total
+from tests.end_to_end.conftest import picture, until
+from tests.reliability.harness import describe, program, serving
 
 CLIENTS: Final = 64
 MAX_BATCH: Final = 8
 
-_BEFORE: Final = 24
+_BEFORE: Final = 16
 """Images of the one request that keeps the slot while the others queue: some seconds of work."""
 
 _PATIENCE_S: Final = 1.0
@@ -68,8 +60,8 @@ def _slow_image() -> bytes:
     return picture(1, (3000, 2400), "WEBP")
 
 
-def measure(chosen: dict[str, str], told: Callable[[Subject], None] = lambda subject: None) -> list[Left]:
-    """Every kind of leaving, each on a service that did nothing before."""
+def measure(chosen: dict[str, str], told: Callable[[Server], None] = lambda server: None) -> list[Left]:
+    """Every kind of leaving, one after the other; the service's deadline is another service's."""
     port = free_port()
     common = {
         "RESNET_SLOTS": "1",
@@ -80,15 +72,13 @@ def measure(chosen: dict[str, str], told: Callable[[Subject], None] = lambda sub
         **chosen,
     }
     found = []
-    with serving(**common) as subject:
-        told(subject)
-        found.append(asyncio.run(_queued("HTTP, connection reset", subject, lambda: _connections(subject))))
-    with serving(**common) as subject:
-        found.append(asyncio.run(_queued("gRPC, call cancelled", subject, lambda: _calls(subject, port))))
-    with serving(**{**common, "RESNET_DEADLINE_S": str(_PATIENCE_S)}) as subject:
-        found.append(asyncio.run(_expired("HTTP, the service's deadline", subject, _post(subject))))
-    with serving(**common) as subject:
-        found.append(asyncio.run(_expired("gRPC, the client's deadline", subject, _infer_all(subject, port))))
+    with serving(**common) as server:
+        told(server)
+        found.append(asyncio.run(_queued("HTTP, connection reset", server, lambda: _connections(server))))
+        found.append(asyncio.run(_queued("gRPC, call cancelled", server, lambda: _calls(server, port))))
+        found.append(asyncio.run(_expired("gRPC, the client's deadline", server, _infer_all(server, port))))
+    with serving(**{**common, "RESNET_DEADLINE_S": str(_PATIENCE_S)}) as server:
+        found.append(asyncio.run(_expired("HTTP, the service's deadline", server, _post(server))))
     return found
 
 
@@ -96,41 +86,49 @@ async def _until(condition: Callable[[], bool], what: str) -> None:
     await asyncio.to_thread(until, condition, what)
 
 
-def _computed(subject: Subject) -> int:
-    return round(total(subject.metrics(), "resnet_batch_images_sum"))
+class _Since:
+    """What ``server`` has counted since this was made."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._before = server, server.metrics()
+
+    def _more(self, name: str, **labels: str) -> int:
+        return round(total(self._server.metrics(), name, **labels) - total(self._before, name, **labels))
+
+    def computed(self) -> int:
+        return self._more("resnet_batch_images_sum")
+
+    def counted(self, reason: str) -> int:
+        return self._more("resnet_rejected_total", reason=reason)
+
+    def received(self) -> int:
+        """Requests whose bodies were read; their images are queued in the same step."""
+        return self._more("resnet_stage_seconds_count", stage="read")
 
 
-def _counted(subject: Subject, reason: str) -> int:
-    return round(total(subject.metrics(), "resnet_rejected_total", reason=reason))
-
-
-def _received(subject: Subject) -> int:
-    """Requests whose bodies were read; their images are queued in the same step."""
-    return round(total(subject.metrics(), "resnet_stage_seconds_count", stage="read"))
-
-
-async def _queued(kind: str, subject: Subject, send: Callable[[], Awaitable[Leave]]) -> Left:
+async def _queued(kind: str, server: Server, send: Callable[[], Awaitable[Leave]]) -> Left:
     """Clients queue behind a long request, and go while it is computed."""
-    async with httpx.AsyncClient(base_url=subject.url, timeout=_LIMIT_S) as client:
+    since = _Since(server)
+    async with httpx.AsyncClient(base_url=server.url, timeout=_LIMIT_S) as client:
         files = [("image", _slow_image())] * _BEFORE
         before = asyncio.create_task(client.post("/v1/classify", files=files))
-        await _until(lambda: _received(subject) == 1, "the long request")
+        await _until(lambda: since.received() == 1, "the long request")
         leave = await send()
-        await _until(lambda: _received(subject) == 1 + CLIENTS, "their requests")
+        await _until(lambda: since.received() == 1 + CLIENTS, "their requests")
         assert not before.done(), "the long request was over before they left"
         began_s = time.monotonic()
         await leave()
-        await _until(lambda: _counted(subject, "cancelled") >= CLIENTS, "the count of those that left")
+        await _until(lambda: since.counted("cancelled") >= CLIENTS, "the count of those that left")
         seconds = time.monotonic() - began_s
         assert (await before).status_code == 200
-    await _until(lambda: not total(subject.metrics(), "resnet_slots_busy"), "the end of the last batch")
-    return Left(kind, "cancelled", CLIENTS, _counted(subject, "cancelled"), _computed(subject) - _BEFORE, seconds)
+    await _until(lambda: not total(server.metrics(), "resnet_slots_busy"), "the end of the last batch")
+    return Left(kind, "cancelled", CLIENTS, since.counted("cancelled"), since.computed() - _BEFORE, seconds)
 
 
-async def _connections(subject: Subject) -> Leave:
+async def _connections(server: Server) -> Leave:
     """Connections that send a request each; they leave by a reset."""
-    request = request_bytes(f"{subject.url}/v1/classify", picture(2))
-    writers = [writer for _, writer in [await asyncio.open_connection(*subject.address) for _ in range(CLIENTS)]]
+    request = request_bytes(server.classify, picture(2))
+    writers = [writer for _, writer in [await asyncio.open_connection(HOST, server.port) for _ in range(CLIENTS)]]
     for writer in writers:
         writer.write(request)
     await asyncio.gather(*(writer.drain() for writer in writers))
@@ -142,11 +140,11 @@ async def _connections(subject: Subject) -> Leave:
     return leave
 
 
-async def _calls(subject: Subject, port: int) -> Leave:
+async def _calls(server: Server, port: int) -> Leave:
     """Calls by gRPC; they leave by cancelling them."""
     stack = AsyncExitStack()
-    client = await stack.enter_async_context(grpc_aio.InferenceServerClient(f"127.0.0.1:{port}"))
-    infer = await asyncio.to_thread(_infer, subject, client, picture(2))
+    client = await stack.enter_async_context(grpc_aio.InferenceServerClient(f"{HOST}:{port}"))
+    infer = await asyncio.to_thread(_infer, server, client, picture(2))
     tasks = [asyncio.create_task(infer()) for _ in range(CLIENTS)]
 
     async def leave() -> None:
@@ -158,37 +156,38 @@ async def _calls(subject: Subject, port: int) -> Leave:
     return leave
 
 
-def _infer(subject: Subject, client: Any, image: bytes, timeout_s: float | None = None) -> Callable[[], Any]:
+def _infer(server: Server, client: Any, image: bytes, timeout_s: float | None = None) -> Callable[[], Any]:
     images = np.empty(1, np.object_)
     images[0] = image
     tensor = grpc_aio.InferInput("image", [1], "BYTES").set_data_from_numpy(images)
-    return functools.partial(client.infer, subject.models()[0]["name"], [tensor], client_timeout=timeout_s)
+    return functools.partial(client.infer, server.models()[0]["name"], [tensor], client_timeout=timeout_s)
 
 
-async def _expired(kind: str, subject: Subject, sending: Awaitable[list[bool]]) -> Left:
+async def _expired(kind: str, server: Server, sending: Awaitable[list[bool]]) -> Left:
     """More work than fits into the deadline: what is not done by then is never done."""
+    since = _Since(server)
     began_s = time.monotonic()
     answered = await sending
     missed = len(answered) - sum(answered)
-    await _until(lambda: _counted(subject, "deadline") + _counted(subject, "cancelled") >= missed, "their count")
+    await _until(lambda: since.counted("deadline") + since.counted("cancelled") >= missed, "their count")
     seconds = time.monotonic() - began_s - _PATIENCE_S
-    await _until(lambda: not total(subject.metrics(), "resnet_slots_busy"), "the end of the last batch")
-    computed = _computed(subject) - sum(answered)
-    return Left(kind, "deadline", missed, _counted(subject, "deadline"), computed, seconds)
+    await _until(lambda: not total(server.metrics(), "resnet_slots_busy"), "the end of the last batch")
+    computed = since.computed() - sum(answered)
+    return Left(kind, "deadline", missed, since.counted("deadline"), computed, seconds)
 
 
-async def _post(subject: Subject) -> list[bool]:
+async def _post(server: Server) -> list[bool]:
     """Whether each of 64 slow images was answered in time."""
     limits = httpx.Limits(max_connections=CLIENTS)
-    async with httpx.AsyncClient(base_url=subject.url, timeout=_LIMIT_S, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=_LIMIT_S, limits=limits) as client:
         sent = (client.post("/v1/classify", content=_slow_image()) for _ in range(CLIENTS))
         return [answer.status_code == 200 for answer in await asyncio.gather(*sent)]
 
 
-async def _infer_all(subject: Subject, port: int) -> list[bool]:
+async def _infer_all(server: Server, port: int) -> list[bool]:
     """The same by gRPC, with a deadline of the clients'."""
-    async with grpc_aio.InferenceServerClient(f"127.0.0.1:{port}") as client:
-        infer = await asyncio.to_thread(_infer, subject, client, _slow_image(), _PATIENCE_S)
+    async with grpc_aio.InferenceServerClient(f"{HOST}:{port}") as client:
+        infer = await asyncio.to_thread(_infer, server, client, _slow_image(), _PATIENCE_S)
         outcomes = await asyncio.gather(*(infer() for _ in range(CLIENTS)), return_exceptions=True)
         return [not isinstance(outcome, BaseException) for outcome in outcomes]
 
@@ -210,14 +209,11 @@ def fill(report: Report, found: list[Left]) -> None:
         )
 
 
-@click.command()
-@settings_option
-@json_option
-def main(settings_given: tuple[str, ...], json: Path | None) -> None:
-    """Let 64 clients queue and leave, by HTTP and gRPC, and by deadlines that pass."""
+@program
+def main(settings: dict[str, str]) -> Report:
     report = Report("reliability.leavers")
-    fill(report, measure(settings_of(settings_given), lambda subject: describe(report, subject)))
-    conclude(report, json)
+    fill(report, measure(settings, lambda server: describe(report, server)))
+    return report
 
 
 if __name__ == "__main__":

@@ -11,27 +11,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import click
 
 from benchmarks.report import Report, Target
-from tests.reliability.harness import (
-    Subject,
-    conclude,
-    describe,
-    json_option,
-    serving,
-    settings_of,
-    settings_option,
-)
+from benchmarks.server import SERVICE, Server
+from tests.reliability.harness import describe, none_of, program, serving
 from tests.reliability.mixed import MAX_BODY_BYTES, Mix, Seen, send
 
 GROWTH_MIB: Final = 20.0
 PER_100_REFUSED_MIB: Final = 1.0
 LEAKING: Final = "tests.reliability.leaking:ResNetService"
 CONTROL_REQUESTS: Final = 5000
+SETTINGS: Final = {"RESNET_MAX_BODY_BYTES": str(MAX_BODY_BYTES), "RESNET_LOG_REQUESTS": "off"}
 
 _CLIENTS: Final = 12
 _SLICE_S: Final = 2.0
@@ -59,39 +52,34 @@ class Growth:
         return 100 * self.refused_mib / self.refused
 
 
-def settings() -> dict[str, str]:
-    """Of the service that is measured."""
-    return {"RESNET_MAX_BODY_BYTES": str(MAX_BODY_BYTES), "RESNET_LOG_REQUESTS": "off"}
-
-
-def measure(subject: Subject, requests: int, warm_up: int, refused: int) -> Growth:
+def measure(server: Server, requests: int, warm_up: int, refused: int) -> Growth:
     """Send ``warm_up`` requests, then ``requests``, then ``refused`` that all get errors; look at memory between."""
-    mix = Mix(subject.url)
-    _send(subject, mix, warm_up)
-    growth = Growth(_resident_mib(subject))
+    mix = Mix(server.url)
+    _send(server, mix, warm_up)
+    growth = Growth(_resident_mib(server))
     while growth.seen.requests < requests:
-        growth.seen.add(_send(subject, mix, min(max(requests // 20, 500), requests - growth.seen.requests)))
-        growth.samples.append((growth.seen.requests, _resident_mib(subject)))
-    before = _resident_mib(subject)
-    errors = _send(subject, mix, refused, refused=True)
-    growth.refused, growth.refused_mib = errors.requests, _resident_mib(subject) - before
+        growth.seen.add(_send(server, mix, min(max(requests // 20, 1000), requests - growth.seen.requests)))
+        growth.samples.append((growth.seen.requests, _resident_mib(server)))
+    before = _resident_mib(server)
+    errors = _send(server, mix, refused, refused=True)
+    growth.refused, growth.refused_mib = errors.requests, _resident_mib(server) - before
     growth.unexpected = {**growth.seen.unexpected, **errors.unexpected}
     return growth
 
 
-def _send(subject: Subject, mix: Mix, count: int, *, refused: bool = False) -> Seen:
+def _send(server: Server, mix: Mix, count: int, *, refused: bool = False) -> Seen:
     """At least ``count`` requests."""
     seen = Seen()
     while seen.requests < count:
         prepared = mix.refused(300) if refused else mix.requests(600)
         leaving = 0.0 if refused else _LEAVING_PER_S
-        seen.add(send(subject.url, mix, prepared, _CLIENTS, _SLICE_S, leaving))
+        seen.add(send(server.url, mix, prepared, _CLIENTS, _SLICE_S, leaving))
     return seen
 
 
-def _resident_mib(subject: Subject) -> float:
+def _resident_mib(server: Server) -> float:
     time.sleep(_SETTLE_S)  # connections of clients that left are closed, their requests are over
-    return subject.usage().resident_mib
+    return server.usage().resident_mib
 
 
 def fill(report: Report, growth: Growth) -> None:
@@ -121,33 +109,27 @@ def fill(report: Report, growth: Growth) -> None:
                 unit="MiB",
                 note=f"of {growth.refused}",
             ),
-            Target("unexpected answers", sum(growth.unexpected.values()), 0, at_least=False),
+            none_of("unexpected answers", sum(growth.unexpected.values())),
         ]
     )
     report.data = {"warm_mib": growth.warm_mib, "samples": growth.samples, "unexpected": growth.unexpected}
 
 
-@click.command()
+@program
 @click.option("--requests", type=click.IntRange(1), default=100_000, show_default=True, help="Sent after the warm-up.")
 @click.option("--warm-up", type=click.IntRange(1), default=5000, show_default=True, help="Requests sent before.")
 @click.option("--refused", type=click.IntRange(100), default=3000, show_default=True, help="Refused ones at the end.")
 @click.option("--control", is_flag=True, help=f"A service that leaks, {CONTROL_REQUESTS} requests at most.")
-@settings_option
-@json_option
-def main(
-    requests: int, warm_up: int, refused: int, control: bool, settings_given: tuple[str, ...], json: Path | None
-) -> None:
-    """Send a mix of requests and watch the service's resident memory."""
+def main(settings: dict[str, str], requests: int, warm_up: int, refused: int, control: bool) -> Report:
     report = Report("reliability.memory")
-    chosen = {**settings(), **settings_of(settings_given)}
-    with serving(**({"service": LEAKING} if control else {}), **chosen) as subject:
-        describe(report, subject)
-        growth = measure(subject, min(requests, CONTROL_REQUESTS) if control else requests, warm_up, refused)
+    with serving(service=LEAKING if control else SERVICE, **{**SETTINGS, **settings}) as server:
+        describe(report, server)
+        growth = measure(server, min(requests, CONTROL_REQUESTS) if control else requests, warm_up, refused)
     fill(report, growth)
     if control:
         report.targets = []
         report.hold([Target("growth of the leaking control", growth.grown_mib, GROWTH_MIB, at_least=True, unit="MiB")])
-    conclude(report, json)
+    return report
 
 
 if __name__ == "__main__":

@@ -25,16 +25,9 @@ import httpx
 from benchmarks.images import Images, load_images
 from benchmarks.load import Client
 from benchmarks.report import Report, Target, figure, spread
+from benchmarks.server import Server
 from benchmarks.traffic import Load, percentile_ms
-from tests.reliability.harness import (
-    Subject,
-    conclude,
-    describe,
-    json_option,
-    serving,
-    settings_of,
-    settings_option,
-)
+from tests.reliability.harness import describe, none_of, program, serving
 
 GOODPUT: Final = {1.0: 0.95, 2.0: 0.95, 5.0: 0.90, 10.0: 0.80}
 """At least this share of the peak, by how many times the peak arrives."""
@@ -100,24 +93,37 @@ class Probe:
 
 
 def measure(
-    subject: Subject, images: Images, factors: Sequence[float], seconds: float, rounds: int
+    server: Server,
+    images: Images,
+    factors: Sequence[float],
+    seconds: float,
+    rounds: int,
+    warm_up_s: float = _WARM_UP_S,
 ) -> list[list[Step]]:
     """Each factor's steps, round by round: the peak, every multiple of it, and the peak again."""
     found: list[list[Step]] = [[] for _ in factors]
-    url = f"{subject.url}/v1/classify"
+    url = server.classify
     with Client(images.bodies) as client:
         normal_s = _normal_s(url, images.bodies[0])
-        tried = {clients: client.closed(url, clients, seconds, _WARM_UP_S).per_second for clients in _CLOSED_CLIENTS}
+        tried = {clients: client.closed(url, clients, seconds, warm_up_s).per_second for clients in _CLOSED_CLIENTS}
         best = max(tried, key=lambda clients: tried[clients])
-        before = client.closed(url, best, seconds, _WARM_UP_S).per_second
+        before = client.closed(url, best, seconds, warm_up_s).per_second
         for _ in range(rounds):
             for steps, factor in zip(found, factors, strict=True):
-                steps.append(_step(subject, client, Probe(url, images.bodies[0]), before, factor, seconds, normal_s))
-            after = client.closed(url, best, seconds, _WARM_UP_S).per_second
+                probe = Probe(url, images.bodies[0])
+                steps.append(_step(server, client, probe, before, factor, (warm_up_s, seconds), normal_s))
+            after = client.closed(url, best, seconds, warm_up_s).per_second
             for steps in found:
                 steps[-1] = replace(steps[-1], peak=(before + after) / 2)
             before = after
     return found
+
+
+def flood(server: Server, images: Images, factor: float, seconds: float) -> Load:
+    """What comes of ``factor`` times the peak, roughly."""
+    with Client(images.bodies) as client:
+        peak = client.closed(server.classify, _CLOSED_CLIENTS[0], 1.5, 1.0).per_second
+        return client.open(server.classify, factor * peak, seconds, 1.0)
 
 
 def _normal_s(url: str, body: bytes) -> float:
@@ -128,16 +134,23 @@ def _normal_s(url: str, body: bytes) -> float:
 
 
 def _step(
-    subject: Subject, client: Client, probe: Probe, peak: float, factor: float, seconds: float, normal_s: float
+    server: Server,
+    client: Client,
+    probe: Probe,
+    peak: float,
+    factor: float,
+    times_s: tuple[float, float],
+    normal_s: float,
 ) -> Step:
+    warm_up_s, seconds = times_s
     with ThreadPoolExecutor(1) as beside:
         probing = beside.submit(probe.run)
         try:
-            before_s, began_s = subject.cpu_s(), time.monotonic()
-            load = client.open(f"{subject.url}/v1/classify", factor * peak, seconds, _WARM_UP_S)
+            before_s, began_s = server.cpu_s(), time.monotonic()
+            load = client.open(server.classify, factor * peak, seconds, warm_up_s)
             took_s = time.monotonic() - began_s
-            cores = (subject.cpu_s() - before_s) / took_s
-            end_s = began_s + _WARM_UP_S + seconds
+            cores = (server.cpu_s() - before_s) / took_s
+            end_s = began_s + warm_up_s + seconds
             back_s = None
             while back_s is None and time.monotonic() < end_s + 3 * BACK_S:
                 time.sleep(_PROBE_EVERY_S)
@@ -169,9 +182,9 @@ def fill(report: Report, factors: Sequence[float], found: list[list[Step]], dead
             Target(
                 "refusals' p99, the worst step's", max(refused_ms, default=0.0), REFUSED_MS, at_least=False, unit="ms"
             ),
-            Target("refusals without Retry-After", sum(s.load.refused_untold for s in every), 0, at_least=False),
+            none_of("refusals without Retry-After", sum(s.load.refused_untold for s in every)),
             Target("admitted p99", admitted_s, deadline_s, at_least=False, unit="s", note="the deadline is the limit"),
-            Target("neither answered nor refused", sum(s.load.failed for s in every), 0, at_least=False),
+            none_of("neither answered nor refused", sum(s.load.failed for s in every)),
             Target("back to normal", max(step.back_s for step in every), BACK_S, at_least=False, unit="s"),
         ]
     )
@@ -200,30 +213,24 @@ def _cells(steps: list[Step]) -> list[str]:
     ]
 
 
-@click.command()
+@program
 @click.option("--seconds", type=click.FloatRange(0.2), default=8.0, show_default=True, help="Of each step.")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--factor", "factors", type=click.FloatRange(0, min_open=True), multiple=True, default=tuple(GOODPUT))
+@click.option(
+    "--factor", "factors", type=click.FloatRange(0, min_open=True), multiple=True, default=tuple(GOODPUT),
+    show_default=True, help="How many times the peak arrives; any number of times.",
+)  # fmt: skip
 @click.option("--images", type=click.Path(path_type=Path, exists=True), help="Folder or zip; else photos or made ones.")
-@settings_option
-@json_option
 def main(
-    seconds: float,
-    rounds: int,
-    factors: tuple[float, ...],
-    images: Path | None,
-    settings_given: tuple[str, ...],
-    json: Path | None,
-) -> None:
-    """Offer multiples of what the service can do."""
-    report = Report("reliability.overload")
-    chosen, sent = settings_of(settings_given), load_images(images)
+    settings: dict[str, str], seconds: float, rounds: int, factors: tuple[float, ...], images: Path | None
+) -> Report:
+    report, sent = Report("reliability.overload"), load_images(images)
     report.subject["images"] = sent.origin
-    with serving(**chosen) as subject:
-        describe(report, subject)
-        found = measure(subject, sent, factors, seconds, rounds)
-    fill(report, factors, found, float(chosen.get("RESNET_DEADLINE_S", DEADLINE_S)))
-    conclude(report, json)
+    with serving(**settings) as server:
+        describe(report, server)
+        found = measure(server, sent, factors, seconds, rounds)
+    fill(report, factors, found, float(settings.get("RESNET_DEADLINE_S", DEADLINE_S)))
+    return report
 
 
 if __name__ == "__main__":

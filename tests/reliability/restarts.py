@@ -3,33 +3,37 @@
     python -m tests.reliability.restarts --restarts 50
 
 The balancer is a client that follows ``/readyz``, as an orchestrator's would, keeps connections, and goes elsewhere
-where a port is closed. Exit status 1 where an answer was lost or wrong, or a stop was not in order.
+where a port is closed. A stop is in order where readiness turns first, then connections are refused, and the process
+then ends with status 0.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import itertools
 import signal
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.reliability.instances import (
+import click
+
+from benchmarks.load import closed_loop
+from benchmarks.report import Report, Target
+from benchmarks.server import Server
+from benchmarks.traffic import percentile_ms
+from tests.reliability.clients import (
     ANSWER_LIMIT_S,
     LOST,
+    SETTINGS,
     Connection,
     Image,
-    Instance,
     Refused,
     Tally,
-    closed_loop,
     images,
-    instances,
     is_refused,
-    table,
 )
+from tests.reliability.harness import describe, figures, instances, none_of, program
 
 POLL_S = 0.1
 
@@ -37,7 +41,7 @@ POLL_S = 0.1
 class Backend:
     """One instance as the balancer sees it."""
 
-    def __init__(self, instance: Instance) -> None:
+    def __init__(self, instance: Server) -> None:
         self.instance = instance
         self.ready = True
         self._idle: list[Connection] = []
@@ -128,7 +132,7 @@ class Stop:
         return self.unready_s < self.refused_s <= self.exited_s and self.status == 0
 
 
-def stop(instance: Instance) -> Stop:
+def stop(instance: Server) -> Stop:
     """Stop it, and watch from outside."""
     instance.process.send_signal(signal.SIGTERM)
     began = time.monotonic()
@@ -143,10 +147,21 @@ def stop(instance: Instance) -> Stop:
     return Stop(unready, min(refused, exited), exited, instance.process.returncode)
 
 
-async def roll(made: list[Instance], restarts: int, load: float, rate: float | None) -> tuple[Tally, list[Stop], float]:
+@dataclass(frozen=True)
+class Rolled:
+    """What came of the requests, sent at ``rate`` a second, and how each instance stopped."""
+
+    rate: float
+    tally: Tally
+    stops: Sequence[Stop]
+
+
+async def roll(made: list[Server], restarts: int, load: float, rate: float | None) -> Rolled:
     """Restart the instances in turn, ``restarts`` times in all, while images come at ``load`` of what one takes."""
     if rate is None:
-        rate = load * await closed_loop(made[0].port, clients=8, seconds=3)
+        requests = [image.request for image in images()]
+        peak = await asyncio.to_thread(closed_loop, made[0].classify, requests, 8, 3.0)
+        rate = load * peak.per_second
     backends = [Backend(instance) for instance in made]
     balancer, stops = Balancer(backends), []
     sending: set[asyncio.Task[None]] = set()
@@ -174,46 +189,65 @@ async def roll(made: list[Instance], restarts: int, load: float, rate: float | N
         task.cancel()
     for backend in backends:
         backend.close()
-    return balancer.tally, stops, rate
+    return Rolled(rate, balancer.tally, stops)
 
 
-def run(restarts: int, load: float = 0.7, rate: float | None = None, drain_s: float = 2.0) -> bool:
-    """Whether the promise held; what it came to is printed."""
-    settings = {"RESNET_WORKERS": "1", "RESNET_DRAIN_S": str(drain_s)}
-    with instances(2, **settings) as made:
-        tally, stops, rate = asyncio.run(roll(made, restarts, load, rate))
-    table(
-        f"{restarts} rolling restarts of 2 instances",
+def measure(report: Report, settings: dict[str, str], restarts: int, load: float, rate: float | None) -> Rolled:
+    """Two instances, restarted in turn."""
+    with instances(2, **{**SETTINGS, **settings}) as made:
+        for one in made:
+            one.start()
+        for one in made:
+            one.wait_ready()
+        describe(report, made[0])
+        return asyncio.run(roll(made, restarts, load, rate))
+
+
+def fill(report: Report, rolled: Rolled) -> None:
+    """The figures and the promises."""
+    tally, stops, ordered = rolled.tally, rolled.stops, sorted(rolled.tally.seconds)
+    figures(
+        report,
+        f"{len(stops)} rolling restarts of 2 instances",
         {
-            "images a second": rate,
-            "answered": tally.answered,
-            "wrong": tally.wrong,
-            "lost": len(tally.lost),
+            "images a second": rolled.rate,
             "sent elsewhere, as the port was closed": tally.refused,
             "sent again, as a kept connection was closed": tally.stale,
             "told to come back (429)": tally.busy,
-            "p50, ms": tally.percentile_ms(0.5),
-            "p99, ms": tally.percentile_ms(0.99),
-            "stops in order (unready, refusal, exit 0)": f"{sum(one.in_order for one in stops)} of {len(stops)}",
+            "p50, ms": percentile_ms(ordered, 0.5),
+            "p99, ms": percentile_ms(ordered, 0.99),
             "unready after, s, at most": max(one.unready_s for one in stops),
             "refusing after, s, from": min(one.refused_s for one in stops),
             "gone after, s, at most": max(one.exited_s for one in stops),
         },
     )
-    for reason in tally.lost[:10]:
-        print(f"  lost: {reason}")
-    return bool(tally.answered and not tally.wrong and not tally.lost and all(one.in_order for one in stops))
+    report.notes += [f"lost: {reason}" for reason in tally.lost[:10]]
+    report.hold(
+        [
+            Target("answered", tally.answered, 1, at_least=True),
+            none_of("wrong answers", tally.wrong),
+            none_of("requests lost", len(tally.lost)),
+            none_of("stops out of order", sum(not one.in_order for one in stops), f"of {len(stops)}"),
+        ]
+    )
 
 
-def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--restarts", type=int, default=50)
-    options.add_argument("--load", type=float, default=0.7, help="share of what one instance takes")
-    options.add_argument("--rate", type=float, help="images a second, in the place of a share")
-    options.add_argument("--drain", type=float, default=2.0, help="RESNET_DRAIN_S")
-    given = options.parse_args()
-    return 0 if run(given.restarts, given.load, given.rate, given.drain) else 1
+@program
+@click.option("--restarts", type=click.IntRange(1), default=50, show_default=True)
+@click.option(
+    "--load",
+    type=click.FloatRange(0, min_open=True),
+    default=0.7,
+    show_default=True,
+    help="Share of what one instance takes.",
+)
+@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Images a second, in the place of a share.")
+@click.option("--drain", type=click.FloatRange(0), default=2.0, show_default=True, help="RESNET_DRAIN_S.")
+def main(settings: dict[str, str], restarts: int, load: float, rate: float | None, drain: float) -> Report:
+    report = Report("reliability.restarts")
+    fill(report, measure(report, {"RESNET_DRAIN_S": str(drain), **settings}, restarts, load, rate))
+    return report
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,28 +1,37 @@
-"""What slow clients cost the others: ``python -m tests.reliability.slow_clients [--connections 500]``.
+"""Slow clients cost nothing: what they cost the others, and how they end.
+
+    python -m tests.reliability.slow_clients
+    python -m tests.reliability.slow_clients --connections 500 --requests 200
 
 So many connections begin a request and send a byte of its headers now and then, and as many more a byte of a body.
-Beside them one client sends good images. Prints its latencies with and without them, and how the slow ones ended.
+Beside them one client sends good images, as it did before without them.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import multiprocessing
 import resource
 import statistics
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Final
 
+import click
 import httpx
 
-from tests.end_to_end.conftest import picture, running
+from benchmarks.report import Report, Target
+from benchmarks.server import HOST, Server, total
+from tests.end_to_end.conftest import picture
+from tests.reliability.harness import describe, none_of, program, serving
 from tests.security.http_shapes import replies
+
+RATIO: Final = "p99 beside slow clients over p99 alone"
+MOST_RATIO: Final = 2.0
+MORE_FILES: Final = 5
 
 _HEAD: Final = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nX-Slow: "
 _BODY: Final = b"POST /v1/classify HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n"
@@ -57,7 +66,7 @@ class _Slow:
         self._port, self._start = port, start
 
     async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._reader, self._writer = await asyncio.open_connection(HOST, self._port)
         self._writer.write(self._start)
 
     async def _read(self) -> bytes:
@@ -110,26 +119,24 @@ async def _ask(client: httpx.AsyncClient, image: bytes, found: Found, into: list
         found.refused.append(response.status_code)
 
 
-async def _open_files(client: httpx.AsyncClient) -> float:
+async def _open_files(server: Server) -> float:
     """Of the worker that has most; a second old at most."""
     await asyncio.sleep(1.5)
-    page = (await client.get("/metrics")).text
-    line = next(line for line in page.splitlines() if line.startswith("resnet_process_open_files "))
-    return float(line.split()[1])
+    return total(await asyncio.to_thread(server.metrics), "resnet_process_open_files")
 
 
-async def measure(url: str, connections: int, requests: int) -> Found:
+async def measure(server: Server, connections: int, requests: int) -> Found:
     """``requests`` good ones alone, then as many beside twice ``connections`` slow ones and until these are ended."""
-    found, image, port = Found(), picture(1), int(url.rpartition(":")[2])
-    async with httpx.AsyncClient(base_url=url, timeout=_PATIENCE_S) as client:
+    found, image = Found(), picture(1)
+    async with httpx.AsyncClient(base_url=server.url, timeout=_PATIENCE_S) as client:
         for _ in range(20):
             await _ask(client, image, found, [])
-        before = await _open_files(client)
+        before = await _open_files(server)
         for _ in range(requests):
             await _ask(client, image, found, found.alone)
         told, tell = multiprocessing.Pipe(duplex=False)
         # Forking would take over the reader thread's locks; and slow clients in this process would slow the good one.
-        process = multiprocessing.get_context("spawn").Process(target=hold, args=(port, connections, tell))
+        process = multiprocessing.get_context("spawn").Process(target=hold, args=(server.port, connections, tell))
         process.start()
         try:
             await asyncio.to_thread(told.recv)
@@ -141,7 +148,7 @@ async def measure(url: str, connections: int, requests: int) -> Found:
         finally:
             process.terminate()
             process.join()
-        found.open_files = (before, await _open_files(client))
+        found.open_files = (before, await _open_files(server))
     return found
 
 
@@ -152,29 +159,38 @@ def allow_connections(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(hard, wanted), hard))
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--connections", type=int, default=500, help="slow ones of each of the two kinds")
-    parser.add_argument("--requests", type=int, default=500, help="good ones at least, with and without them")
-    given = parser.parse_args()
-    allow_connections(given.connections)
-    with running() as server:
-        found = asyncio.run(measure(server.url, given.connections, given.requests))
-    return report(found)
+def fill(report: Report, found: Found) -> None:
+    """The figures and the promises."""
+    rows = [
+        [name, str(len(seconds)), *(f"{1000 * quantile(seconds, percent):.1f}" for percent in (50, 99))]
+        for name, seconds in (("alone", found.alone), ("beside slow clients", found.beside))
+    ]
+    report.table("Good images", ["when", "requests", "p50 ms", "p99 ms"], rows)
+    ends = [[kind, how, str(count)] for kind, ended in found.ended.items() for how, count in sorted(ended.items())]
+    report.table("How slow connections ended", ["slow with its", "end", "connections"], ends)
+    before, after = found.open_files
+    report.hold(
+        [
+            Target(RATIO, found.ratio, MOST_RATIO, at_least=False),
+            none_of("good images refused", len(found.refused)),
+            none_of("slow connections left open", sum(ended["left open"] for ended in found.ended.values())),
+            Target("more open files after", after - before, MORE_FILES, at_least=False, note=f"{before:.0f} before"),
+        ]
+    )
 
 
-def report(found: Found) -> int:
-    """Print it; 1 where a promise is not kept but the ratio, which is for people to judge."""
-    for name, seconds in (("alone", found.alone), ("beside slow clients", found.beside)):
-        p50, p99 = (quantile(seconds, percent) * 1e3 for percent in (50, 99))
-        print(f"{name:20} {len(seconds):6} requests   p50 {p50:7.1f} ms   p99 {p99:7.1f} ms")
-    print(f"ratio of the p99s    {found.ratio:.2f} (promised: 2 at most)")
-    for kind, ends in found.ended.items():
-        print(f"slow {kind:15} " + ", ".join(f"{how} {number}" for how, number in sorted(ends.items())))
-    print(f"open files           {found.open_files[0]:.0f} before, {found.open_files[1]:.0f} after")
-    print(f"good images refused  {len(found.refused)}")
-    return bool(found.refused) or any("left open" in ends for ends in found.ended.values())
+@program
+@click.option("--connections", type=click.IntRange(1), default=500, show_default=True, help="Slow ones of each kind.")
+@click.option("--requests", type=click.IntRange(2), default=500, show_default=True, help="Good ones, each time.")
+def main(settings: dict[str, str], connections: int, requests: int) -> Report:
+    report = Report("reliability.slow_clients")
+    allow_connections(connections)
+    with serving(**settings) as server:
+        describe(report, server)
+        found = asyncio.run(measure(server, connections, requests))
+    fill(report, found)
+    return report
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,24 +9,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import click
 
 from benchmarks.report import Report, Target
-from tests.reliability.harness import (
-    Subject,
-    Usage,
-    conclude,
-    describe,
-    json_option,
-    serving,
-    settings_of,
-    settings_option,
-    total,
-)
-from tests.reliability.memory import GROWTH_MIB, settings
+from benchmarks.server import Server, Usage, total
+from tests.reliability.harness import describe, none_of, program, serving
+from tests.reliability.memory import GROWTH_MIB, SETTINGS
 from tests.reliability.mixed import Mix, Seen, send
 
 KILLED_SHARE: Final = 0.05
@@ -61,38 +51,38 @@ class Soaked:
         return {status: count for status, count in self.seen.statuses.items() if status >= 500 or status == 0}
 
 
-def measure(subject: Subject, seconds: float, warm_up_s: float = _WARM_UP_S) -> Soaked:
+def measure(server: Server, seconds: float, warm_up_s: float = _WARM_UP_S) -> Soaked:
     """Mixed traffic for ``seconds``; one client of twenty is killed."""
-    mix = Mix(subject.url)
-    pids = {worker.pid for worker in subject.workers()}
-    first = _slice(subject, mix, warm_up_s, 20.0)
-    before = _idle(subject)
+    mix = Mix(server.url)
+    pids = {worker.pid for worker in server.workers()}
+    first = _slice(server, mix, warm_up_s, 20.0)
+    before = _idle(server)
     soaked = Soaked(before, before)
     began_s, rate = time.monotonic(), first.requests / warm_up_s
     while (left_s := seconds - (time.monotonic() - began_s)) > 0:
         slice_s = max(1.0, min(_SLICE_S, left_s))
-        found = _slice(subject, mix, slice_s, max(1.0, rate * KILLED_SHARE / (1 - KILLED_SHARE)))
+        found = _slice(server, mix, slice_s, max(1.0, rate * KILLED_SHARE / (1 - KILLED_SHARE)))
         rate = found.statuses.total() / slice_s
         soaked.seen.add(found)
-        soaked.samples.append((time.monotonic() - began_s, subject.usage()))
-    soaked.after = _idle(subject)
-    soaked.held = total(subject.metrics(), "resnet_images_held")
-    soaked.workers_replaced = len(pids - {worker.pid for worker in subject.workers()})
+        soaked.samples.append((time.monotonic() - began_s, server.usage()))
+    soaked.after = _idle(server)
+    soaked.held = total(server.metrics(), "resnet_images_held")
+    soaked.workers_replaced = len(pids - {worker.pid for worker in server.workers()})
     return soaked
 
 
-def _slice(subject: Subject, mix: Mix, seconds: float, leaving_per_s: float) -> Seen:
-    return send(subject.url, mix, mix.requests(600), _CLIENTS, seconds, leaving_per_s)
+def _slice(server: Server, mix: Mix, seconds: float, leaving_per_s: float) -> Seen:
+    return send(server.url, mix, mix.requests(600), _CLIENTS, seconds, leaving_per_s)
 
 
-def _idle(subject: Subject) -> Usage:
+def _idle(server: Server) -> Usage:
     """What it takes when no request is left; connections that keep alive are closed by then."""
     limit_s = time.monotonic() + _IDLE_LIMIT_S
-    usage = subject.usage()
+    usage = server.usage()
     while time.monotonic() < limit_s:
         time.sleep(2.5)
-        last, usage = usage, subject.usage()
-        if usage.open_files >= last.open_files and not total(subject.metrics(), "resnet_images_held"):
+        last, usage = usage, server.usage()
+        if usage.open_files >= last.open_files and not total(server.metrics(), "resnet_images_held"):
             break
     return usage
 
@@ -112,9 +102,9 @@ def fill(report: Report, soaked: Soaked) -> None:
     report.hold(
         [
             Target("clients killed mid-request", 100 * soaked.killed_share, 4, at_least=True, unit="%"),
-            Target("answers of 5xx, or none", sum(soaked.server_errors.values()), 0, at_least=False),
-            Target("workers that were replaced", soaked.workers_replaced, 0, at_least=False),
-            Target("images still held", soaked.held, 0, at_least=False),
+            none_of("answers of 5xx, or none", sum(soaked.server_errors.values())),
+            none_of("workers that were replaced", soaked.workers_replaced),
+            none_of("images still held", soaked.held),
             Target("growth", after.resident_mib - before.resident_mib, GROWTH_MIB, at_least=False, unit="MiB"),
             Target("more open files", after.open_files - before.open_files, MORE_FILES, at_least=False),
             Target("more threads", after.threads - before.threads, MORE_THREADS, at_least=False),
@@ -123,19 +113,16 @@ def fill(report: Report, soaked: Soaked) -> None:
     report.data = {"statuses": dict(soaked.seen.statuses), "killed": soaked.seen.left}
 
 
-@click.command()
+@program
 @click.option("--minutes", type=click.FloatRange(0, min_open=True), default=30.0, show_default=True)
 @click.option("--hours", type=click.FloatRange(0, min_open=True), help="Instead of --minutes.")
-@settings_option
-@json_option
-def main(minutes: float, hours: float | None, settings_given: tuple[str, ...], json: Path | None) -> None:
-    """Send mixed traffic for long, and kill a client of twenty in the middle of its request."""
+def main(settings: dict[str, str], minutes: float, hours: float | None) -> Report:
     report = Report("reliability.soak")
-    with serving(**{**settings(), **settings_of(settings_given)}) as subject:
-        describe(report, subject)
-        soaked = measure(subject, 60 * minutes if hours is None else 3600 * hours)
+    with serving(**{**SETTINGS, **settings}) as server:
+        describe(report, server)
+        soaked = measure(server, 60 * minutes if hours is None else 3600 * hours)
     fill(report, soaked)
-    conclude(report, json)
+    return report
 
 
 if __name__ == "__main__":

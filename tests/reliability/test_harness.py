@@ -6,7 +6,7 @@ import click
 import pytest
 
 from benchmarks.report import Report, Target
-from tests.reliability.harness import broken, conclude, settings_of, total
+from tests.reliability.harness import broken, conclude, settings_of
 
 
 def report(*measured: float | None) -> Report:
@@ -36,15 +36,3 @@ def test_settings_are_named_and_set() -> None:
     for wrong in ("RESNET_SLOTS", "SLOTS=1"):
         with pytest.raises(click.BadParameter, match="RESNET_NAME=VALUE"):
             settings_of((wrong,))
-
-
-def test_samples_are_summed_by_some_of_their_labels() -> None:
-    samples = {
-        ("asked", frozenset({("route", "a"), ("code", "200")})): 1.0,
-        ("asked", frozenset({("route", "b"), ("code", "200")})): 2.0,
-        ("asked", frozenset({("route", "b"), ("code", "429")})): 4.0,
-        ("other", frozenset({("route", "a")})): 8.0,
-    }
-    assert total(samples, "asked") == 7
-    assert total(samples, "asked", code="200") == 3
-    assert total(samples, "asked", code="200", route="b") == 2

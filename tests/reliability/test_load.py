@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from benchmarks.images import made_images
 from benchmarks.report import Report
+from benchmarks.server import Server
 from tests.reliability import bad_neighbours, leavers, memory, overload, soak
 from tests.reliability.harness import broken, describe, serving
 
@@ -17,9 +20,9 @@ GENEROUS = 2.0
 
 def test_overload_is_refused_and_told_when_to_come_back() -> None:
     report, factors = Report("reliability.overload", smoke=True), (1.0, 5.0)
-    with serving() as subject:
-        describe(report, subject)
-        once, flood = overload.measure(subject, made_images(320, 240, 8), factors, seconds=1.5, rounds=1)
+    with serving() as server:
+        describe(report, server)
+        once, flood = overload.measure(server, made_images(320, 240, 8), factors, 1.0, rounds=1, warm_up_s=0.5)
     overload.fill(report, factors, [once, flood])
     report.finish(None)
     (flooded,) = flood
@@ -31,10 +34,8 @@ def test_overload_is_refused_and_told_when_to_come_back() -> None:
 
 def test_overload_beyond_the_deadline_is_refused_not_computed_for_nothing() -> None:
     """The queue's length would let in far more than can be answered in time."""
-    factors = (5.0,)
-    with serving(RESNET_MAX_QUEUE="100000", RESNET_DEADLINE_S="2", RESNET_SLOTS="1") as subject:
-        ((flooded,),) = overload.measure(subject, made_images(640, 480, 8), factors, seconds=3.0, rounds=1)
-    load = flooded.load
+    with serving(RESNET_MAX_QUEUE="100000", RESNET_DEADLINE_S="2", RESNET_SLOTS="1") as server:
+        load = overload.flood(server, made_images(640, 480, 8), factor=5.0, seconds=3.0)
     print(f"{load.good} answered, {load.refused} refused, {load.failed} failed; {load.statuses}")
     assert load.refused > load.failed
     assert load.good > load.failed
@@ -42,9 +43,9 @@ def test_overload_beyond_the_deadline_is_refused_not_computed_for_nothing() -> N
 
 def test_bad_images_do_not_touch_their_neighbours() -> None:
     report = Report("reliability.bad_neighbours", smoke=True)
-    with serving(**bad_neighbours.SETTINGS) as subject:
-        describe(report, subject)
-        found = bad_neighbours.measure(subject, rounds=24)
+    with serving(**bad_neighbours.SETTINGS) as server:
+        describe(report, server)
+        found = bad_neighbours.measure(server, rounds=24)
     bad_neighbours.fill(report, found)
     report.finish(None)
     assert broken(report) == []
@@ -53,38 +54,43 @@ def test_bad_images_do_not_touch_their_neighbours() -> None:
 
 def test_work_for_clients_that_left_is_dropped_and_counted() -> None:
     report = Report("reliability.leavers", smoke=True)
-    leavers.fill(report, leavers.measure({}, lambda subject: describe(report, subject)))
+    leavers.fill(report, leavers.measure({}, lambda server: describe(report, server)))
     report.finish(None)
     assert broken(report) == []
 
 
-def test_memory_is_bounded() -> None:
+@pytest.fixture(scope="module")
+def long_lived() -> Iterator[Server]:
+    """One service for the tests that look at what stays of much traffic."""
+    with serving(**memory.SETTINGS) as server:
+        yield server
+
+
+def test_memory_is_bounded(long_lived: Server) -> None:
     report = Report("reliability.memory", smoke=True)
-    with serving(**memory.settings()) as subject:
-        describe(report, subject)
-        growth = memory.measure(subject, requests=2500, warm_up=2000, refused=500)
+    describe(report, long_lived)
+    growth = memory.measure(long_lived, requests=2000, warm_up=1500, refused=300)
     memory.fill(report, growth)
     report.finish(None)
-    assert growth.seen.requests >= 2500
+    assert growth.seen.requests >= 2000
     assert growth.unexpected == {}
     assert growth.grown_mib <= GENEROUS * memory.GROWTH_MIB
 
 
-def test_a_leak_is_found() -> None:
-    """As the service above, with a leak."""
-    with serving(service=memory.LEAKING, **memory.settings()) as subject:
-        growth = memory.measure(subject, requests=2000, warm_up=500, refused=100)
-    print(f"the leaking control grew by {growth.grown_mib:.1f} MiB")
-    assert growth.grown_mib > GENEROUS * memory.GROWTH_MIB
-
-
-def test_a_short_soak_leaves_nothing_behind() -> None:
+def test_a_short_soak_leaves_nothing_behind(long_lived: Server) -> None:
     report = Report("reliability.soak", smoke=True)
-    with serving(**memory.settings()) as subject:
-        describe(report, subject)
-        soaked = soak.measure(subject, seconds=20, warm_up_s=5)
+    describe(report, long_lived)
+    soaked = soak.measure(long_lived, seconds=10, warm_up_s=2)
     soak.fill(report, soaked)
     report.finish(None)
     assert soaked.seen.left
     assert [name for name in broken(report) if name not in ("growth", "clients killed mid-request")] == []
     assert soaked.after.resident_mib - soaked.before.resident_mib <= GENEROUS * memory.GROWTH_MIB
+
+
+def test_a_leak_is_found() -> None:
+    """As the service above, with a leak."""
+    with serving(service=memory.LEAKING, **memory.SETTINGS) as server:
+        growth = memory.measure(server, requests=1700, warm_up=300, refused=100)
+    print(f"the leaking control grew by {growth.grown_mib:.1f} MiB")
+    assert growth.grown_mib > GENEROUS * memory.GROWTH_MIB

@@ -1,4 +1,7 @@
-"""What costly images cost, and what the service makes of them: `python -m tests.security.costly_images`.
+"""What costly images cost, and what the service makes of them.
+
+    python -m tests.security.costly_images
+    python -m tests.security.costly_images --no-server jpeg png_text
 
 For each image made by ``tests.security.costly``: processor seconds and memory that Pillow takes for it where nothing
 bounds it (in a process of its own, given up after a minute), where the service decodes it (slot, or a process apart),
@@ -7,34 +10,46 @@ and, with a real server, its answer, with the answers of good images in the same
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+import click
 import httpx
 import psutil
 
+from benchmarks.report import Report
+from benchmarks.server import ROOT, Server
 from model_store.manifest import Preprocessing
 from service.apart import Apart
 from service.decode import Costly, Decoder
 from service.errors import ImageError
 from service.settings import DecodeSettings, ImageFormat
-from tests.end_to_end.conftest import picture, running
+from tests.end_to_end.conftest import picture
+from tests.reliability.harness import describe, none_of, program, serving
 from tests.security.costly import MADE
 
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 GIVEN_UP_S = 60
+COST_LIMIT_S, COST_LIMIT_MIB = 2, 300
+"""What a slot's thread may be given at most."""
+_COST = "import pathlib, sys, tests.security.costly_images as it; it.cost_here(pathlib.Path(sys.argv[1]))"
+SETTINGS = {
+    "RESNET_IMAGE_FORMATS": ",".join(FORMATS),
+    "RESNET_DEADLINE_S": "120",
+    "RESNET_PRECISION": "fp32",
+}
 SPEC = Preprocessing(height=224, width=224, resize=256, mean=(0, 0, 0), std=(1, 1, 1))
 
 
-def settings(**changes: int) -> DecodeSettings:
+def decoding(**changes: int) -> DecodeSettings:
     return DecodeSettings.model_validate({"image_formats": FORMATS} | changes)
 
 
@@ -46,7 +61,7 @@ def status(name: str) -> int:
 
 def cost_here(path: Path) -> None:
     """Prints seconds, mebibytes and outcome of decoding ``path`` without bounds but a minute and 8 GiB."""
-    decoder = Decoder(settings(max_jpeg_scans=10**6))
+    decoder = Decoder(decoding(max_jpeg_scans=10**6))
     for kind in FORMATS:  # what is loaded once is not the image's cost
         decoder.tensor(picture(0, form=kind.upper()), SPEC)
     data = path.read_bytes()
@@ -63,8 +78,7 @@ def cost_here(path: Path) -> None:
 
 
 def cost(path: Path) -> tuple[float, float, str]:
-    command = [sys.executable, "-m", "tests.security.costly_images", "--cost-of", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", _COST, path], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         return float(GIVEN_UP_S), float("nan"), "given up"
     seconds, mebibytes, outcome = json.loads(done.stdout)
@@ -73,7 +87,7 @@ def cost(path: Path) -> tuple[float, float, str]:
 
 def where(data: bytes) -> str:
     try:
-        Decoder(settings(), cheap_only=True).tensor(data, SPEC)
+        Decoder(decoding(), cheap_only=True).tensor(data, SPEC)
     except Costly:
         return "apart"
     except ImageError as error:
@@ -97,12 +111,12 @@ def answers(client: httpx.Client, data: bytes) -> tuple[str, bool]:
     return found["error"]["code"] if "error" in found else "classified", same
 
 
-def apart_cost(rounds: int = 200) -> None:
+def apart_cost(rounds: int = 200) -> list[str]:
     """What the way to another process and back adds to an image."""
-    apart, decoder, data = Apart(settings(), 1), Decoder(settings()), picture(0, (500, 375))
+    apart, decoder, data = Apart(decoding(), 1), Decoder(decoding()), picture(0, (500, 375))
     began_s = time.perf_counter()
     apart.tensor(data, SPEC)
-    print(f"the first image apart, which starts the process: {time.perf_counter() - began_s:.2f} s")
+    said = [f"the first image apart, which starts the process: {time.perf_counter() - began_s:.2f} s"]
     (child,) = psutil.Process().children()
 
     def processor_s() -> float:
@@ -116,51 +130,81 @@ def apart_cost(rounds: int = 200) -> None:
             decode(data, SPEC)
             took.append(time.perf_counter() - began_s)
         cpu_ms, least_ms = 1000 * (processor_s() - before_s) / rounds, 1000 * min(took)
-        print(f"a 500x375 JPEG {name}: {cpu_ms:.2f} ms of processor time, {least_ms:.2f} ms at least by the clock")
-    print(f"the process holds {child.memory_info().rss / 2**20:.0f} MiB")
+        said.append(
+            f"a 500x375 JPEG {name}: {cpu_ms:.2f} ms of processor time, {least_ms:.2f} ms at least by the clock"
+        )
+    said.append(f"the process holds {child.memory_info().rss / 2**20:.0f} MiB")
     apart.close()
+    return said
 
 
-def report(names: list[str], serve: bool) -> bool:
-    """Print a line for each; whether all was as promised."""
-    fine = True
-    print(f"{'image':<36}{'bytes':>10}{'CPU s':>8}{'MiB':>6}  {'unbounded':<16}{'where':<18}answer")
-    with ExitStack() as closing:
-        path = Path(closing.enter_context(tempfile.TemporaryDirectory())) / "image"
-        client = None
-        if serve:
-            server = closing.enter_context(
-                running(RESNET_IMAGE_FORMATS=",".join(FORMATS), RESNET_DEADLINE_S="120", RESNET_PRECISION="fp32")
-            )
-            client = closing.enter_context(httpx.Client(base_url=server.url, timeout=150))
-        for name in names:
-            data = MADE[name]()
-            path.write_bytes(data)
-            seconds, mebibytes, outcome = cost(path)
-            place, answer, same = where(data), "", True
-            if client is not None:
-                answer, same = answers(client, data)
-            too_much = place == "slot" and not (seconds < 2 and mebibytes < 300)
-            fine &= same and not too_much
-            said = answer + ("" if same else ", NEIGHBOURS CHANGED") + (", TOO MUCH FOR A SLOT" if too_much else "")
-            print(
-                f"{name:<36}{len(data):>10}{seconds:>8.2f}{mebibytes:>6.0f}  {outcome:<16}{place:<18}{said}", flush=True
-            )
-    return fine
+@dataclass(frozen=True)
+class Cost:
+    """One image's: unbounded, and what the service makes of it; without a server, no ``answer``."""
+
+    name: str
+    size: int
+    seconds: float
+    mebibytes: float
+    outcome: str
+    place: str
+    answer: str = ""
+    neighbours_same: bool = True
+
+    @property
+    def too_much(self) -> bool:
+        """For the thread of a slot."""
+        return self.place == "slot" and not (self.seconds < COST_LIMIT_S and self.mebibytes < COST_LIMIT_MIB)
+
+    def cells(self) -> list[str]:
+        said = self.answer + ("" if self.neighbours_same else ", NEIGHBOURS CHANGED")
+        cost = f"{self.seconds:.2f}", f"{self.mebibytes:.0f}"
+        return [self.name, str(self.size), *cost, self.outcome, self.place, said + ", TOO MUCH" * self.too_much]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", help="images, or how their names begin; all by default")
-    parser.add_argument("--no-server", action="store_true", help="measure only")
-    parser.add_argument("--cost-of", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.cost_of is not None:
-        cost_here(options.cost_of)
-        return
-    names = [name for name in MADE if not options.names or name.startswith(tuple(options.names))]
-    apart_cost()
-    sys.exit(not report(names, not options.no_server))
+def measure(name: str, path: Path, server: Server | None) -> Cost:
+    """Of the image ``name``, which is put at ``path``."""
+    data = MADE[name]()
+    path.write_bytes(data)
+    found = name, len(data), *cost(path), where(data)
+    if server is None:
+        return Cost(*found)
+    with httpx.Client(base_url=server.url, timeout=150) as client:
+        return Cost(*found, *answers(client, data))
+
+
+def fill(report: Report, found: list[Cost]) -> None:
+    """The figures and the promises."""
+    head = ["image", "bytes", "CPU s", "MiB", "unbounded", "where", "answer"]
+    report.table("Costly images", head, [one.cells() for one in found])
+    report.hold(
+        [
+            none_of(
+                f"images over {COST_LIMIT_S} s or {COST_LIMIT_MIB} MiB in a slot", sum(one.too_much for one in found)
+            ),
+            none_of("images that changed a neighbour's answer", sum(not one.neighbours_same for one in found)),
+        ]
+    )
+
+
+@program
+@click.argument("names", nargs=-1)
+@click.option("--no-server", is_flag=True, help="Measure only.")
+def main(settings: dict[str, str], names: tuple[str, ...], no_server: bool) -> Report:
+    report = Report("security.costly_images")
+    chosen = [name for name in MADE if not names or name.startswith(names)]
+    if not chosen:
+        raise click.BadParameter(f"no image's name begins so; there are {', '.join(MADE)}")
+    report.notes += apart_cost()
+    with (
+        nullcontext() if no_server else serving(**{**SETTINGS, **settings}) as server,
+        tempfile.TemporaryDirectory() as folder,
+        click.progressbar(chosen, file=sys.stderr) as bar,
+    ):
+        if server is not None:
+            describe(report, server)
+        fill(report, [measure(name, Path(folder) / "image", server) for name in bar])
+    return report
 
 
 if __name__ == "__main__":

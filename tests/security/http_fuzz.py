@@ -1,4 +1,7 @@
-"""Throws malformed HTTP at a running service: ``python -m tests.security.http_fuzz --cases 100000 [--seed N]``.
+"""Throws malformed HTTP at a running service.
+
+    python -m tests.security.http_fuzz --cases 100000
+    python -m tests.security.http_fuzz --cases 1 --first 4711
 
 A case is what one connection sends, in pieces: requests that are whole, mutated, badly chunked, shaped for smuggling,
 or random bytes. Each has its own request ids, so an answer that was meant for another case is known. No answer may be a
@@ -7,20 +10,21 @@ or random bytes. Each has its own request ids, so an answer that was meant for a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import random
 import re
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+import click
 import httpx
 
-from tests.end_to_end.conftest import Server, picture, running
+from benchmarks.report import Report, Target
+from benchmarks.server import HOST, Server
+from tests.end_to_end.conftest import picture
+from tests.reliability.harness import describe, none_of, program, serving
 from tests.security.http_shapes import HIDDEN, ONE_REQUEST, SMUGGLING, replies
 
 TIMES: Final = {
@@ -171,7 +175,7 @@ _IMAGE: Final = picture(1, (32, 32), "PNG")
 
 async def _exchange(case: Case, port: int) -> bytes:
     """Send ``case``, and everything that came until the service closed the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(HOST, port)
     try:
         with contextlib.suppress(ConnectionError):
             for piece in case.pieces:
@@ -198,7 +202,7 @@ class Fuzzer:
     """Runs cases against ``server`` and keeps what came of them."""
 
     def __init__(self, server: Server, seed: int) -> None:
-        self._port = int(server.url.rpartition(":")[2])
+        self._port = server.port
         self._url = server.url
         self._seed = seed
         self.statuses: dict[str, Counter[str]] = {}
@@ -246,48 +250,43 @@ class Fuzzer:
         return status
 
 
-def fuzz(cases: int, seed: int, first: int = 0) -> Fuzzer:
-    """``cases`` cases against a service that is started for them; all that may not be is among its ``failures``."""
-    with running(**TIMES) as server:
-        fresh = httpx.Limits(max_keepalive_connections=0)
-        with httpx.Client(base_url=server.url, timeout=30, limits=fresh) as client:
-            began = _started(client)
-            fuzzer = Fuzzer(server, seed)
-            asyncio.run(fuzzer.run(first, cases))
-            if client.post("/v1/classify", content=_IMAGE).status_code != 200:
-                fuzzer.failures.append("no good image is answered any more")
-            if _started(client) != began or server.process.poll() is not None:
-                fuzzer.failures.append("a process died")
-        server.stop()
-        server.drain_log()
-        logged = {line for line in server.log if "Traceback" in line or "Exception" in line}
-        fuzzer.failures += sorted(logged)
+def fuzz(server: Server, cases: int, seed: int, first: int = 0) -> Fuzzer:
+    """``cases`` cases against ``server``, which is stopped then; all that may not be is among its ``failures``."""
+    workers = server.workers()
+    fuzzer = Fuzzer(server, seed)
+    asyncio.run(fuzzer.run(first, cases))
+    if httpx.post(server.classify, content=_IMAGE, timeout=30).status_code != 200:
+        fuzzer.failures.append("no good image is answered any more")
+    if server.workers() != workers or server.process.poll() is not None:
+        fuzzer.failures.append("a process died")
+    server.stop()
+    fuzzer.failures += sorted({line for line in server.log.splitlines() if "Traceback" in line or "Exception" in line})
     return fuzzer
 
 
-def _started(client: httpx.Client) -> str:
-    """When the youngest worker did."""
-    lines = client.get("/metrics").text.splitlines()
-    return next(line for line in lines if line.startswith("resnet_process_start_time_seconds"))
+def fill(report: Report, found: Fuzzer) -> None:
+    """What came of the cases, and the promises."""
+    rows = [
+        [kind, str(sum(counts.values())), "  ".join(f"{status} {count}" for status, count in sorted(counts.items()))]
+        for kind, counts in sorted(found.statuses.items())
+    ]
+    report.table("Answers", ["kind", "answers", "by status"], rows)
+    report.notes += found.failures[:20]
+    good = Target("good images meanwhile", found.good, 1, at_least=True)
+    report.hold([good, none_of("failures", len(found.failures))])
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--first", type=int, default=0, help="number of the first case, to repeat one that failed")
-    given = parser.parse_args()
-    began = time.monotonic()
-    found = fuzz(given.cases, given.seed, given.first)
-    for kind, counts in sorted(found.statuses.items()):
-        print(f"{kind:10} {sum(counts.values()):7}  " + "  ".join(f"{s} {n}" for s, n in sorted(counts.items())))
-    seconds = time.monotonic() - began
-    print(f"{given.cases} cases in {seconds:.0f} s, seed {given.seed}; {found.good} good images beside them")
-    for failure in found.failures[:20]:
-        print(failure)
-    print(f"{len(found.failures)} failures")
-    return bool(found.failures)
+@program
+@click.option("--cases", type=click.IntRange(1), default=100_000, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same cases for the same one.")
+@click.option("--first", type=int, default=0, help="Number of the first case, to repeat one that failed.")
+def main(settings: dict[str, str], cases: int, seed: int, first: int) -> Report:
+    report = Report("security.http_fuzz")
+    with serving(**{**TIMES, **settings}) as server:
+        describe(report, server)
+        fill(report, fuzz(server, cases, seed, first))
+    return report
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

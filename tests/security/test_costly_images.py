@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_it_says_cost_place_and_answer() -> None:
+def test_it_says_cost_place_and_answer(tmp_path: Path) -> None:
+    names, written = ["jpeg_exif_tags", "tiff_large_tile", "bmp_runs"], tmp_path / "costs.json"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.security.costly_images", "jpeg_exif_tags", "tiff_large_tile", "bmp_runs"],
+        [sys.executable, "-m", "tests.security.costly_images", *names, "--json", str(written)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -22,7 +24,9 @@ def test_it_says_cost_place_and_answer() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines()}
+    (table,) = json.loads(written.read_text())["tables"]
+    lines = {row[0]: row for row in table["rows"]}
+    assert set(lines) == set(names)
     assert lines["jpeg_exif_tags"][4:] == ["decoded", "slot", "classified"]
     assert lines["bmp_runs"][4:] == ["decoded", "apart", "classified"]
     assert lines["tiff_large_tile"][4:] == ["bad_image", "apart", "bad_image"]

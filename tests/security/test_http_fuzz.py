@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
-from tests.security.http_fuzz import Case, Failure, fuzz
+from benchmarks.report import Report
+from tests.reliability.harness import broken, serving
+from tests.security.http_fuzz import TIMES, Case, Failure, fill, fuzz
 
 
 def an_answer(status: int, line: bytes = b"x: y") -> bytes:
@@ -15,8 +17,13 @@ def an_answer(status: int, line: bytes = b"x: y") -> bytes:
 
 @pytest.mark.reliability
 def test_nothing_that_comes_breaks_the_service() -> None:
-    found = fuzz(cases=3000, seed=1)
+    report = Report("security.http_fuzz", smoke=True)
+    with serving(**TIMES) as server:
+        found = fuzz(server, cases=3000, seed=1)
+    fill(report, found)
+    report.finish(None)
     assert found.failures == []
+    assert broken(report) == []
     assert found.good
     counts = sum(found.statuses.values(), Counter())
     assert {"200", "400", "404", "408", "closed"} <= set(counts)
