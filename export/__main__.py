@@ -36,16 +36,16 @@ class _Program(Program):
     """Takes a checkpoint where a command's name is expected."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args and args[0] not in COMMANDS:
+        if args and args[0] in COMMANDS:
+            return super().parse_args(ctx, args)
+        if args and args[0].isalpha() and not Path(args[0]).exists():
             _check_word(ctx, args[0])
-        if not args or args[0] not in COMMANDS:
-            args = [_DEFAULT, *(args or ["--help"])]
-        return super().parse_args(ctx, args)
+        return super().parse_args(ctx, [_DEFAULT, *(args or ["--help"])])
 
 
 def _check_word(ctx: click.Context, word: str) -> None:
     """A command's name with a mistake in it is no checkpoint."""
-    if get_close_matches(word, COMMANDS, n=1) and not Path(word).exists():
+    if get_close_matches(word, COMMANDS, n=1):
         raise click.UsageError(f"there is no command and no file {word!r}; {suggestion(word, list(COMMANDS))}", ctx)
 
 
