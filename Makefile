@@ -55,7 +55,7 @@ install: $(VENV)/.serve-$(RUNTIME) ## Install what serving needs (RUNTIME=cpu, t
 install-dev: $(VENV)/.dev ## Install everything: serving, export, tests
 
 serve: install ## Serve the embedded model on PORT (default 3000) of HOST (default this machine only)
-	@exec $(BIN)/bentoml serve service.app:ResNetService --host $(HOST) --port $(PORT)
+	@exec $(BIN)/python -m service serve --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile
@@ -127,9 +127,9 @@ DEFAULT := cifar10-resnet16
 DEFAULT_STORE := build/models
 
 export-default: install-dev ## Train, export, quantize, calibrate: the embedded model anew (an hour and a half on two cores)
-	@$(BIN)/python -m export train --data $(CIFAR_TRAIN) --validate $(CIFAR_TEST) --out build/default.pth
+	@$(BIN)/python -m export train --images $(CIFAR_TRAIN) --validate $(CIFAR_TEST) --output build/default.pth
 	@rm -rf $(DEFAULT_STORE)
-	@$(BIN)/python -m export build/default.pth --name $(DEFAULT) --store $(DEFAULT_STORE) --verify-images $(CIFAR_TEST) \
+	@$(BIN)/python -m export build/default.pth --name $(DEFAULT) --store $(DEFAULT_STORE) --images $(CIFAR_TEST) \
 		--trained-on "the 50,000 training images of CIFAR-10 (32x32 pixels), re-compressed as JPEG" \
 		--limit "Trained and measured on images re-compressed as JPEG: accuracy is below published figures on the originals."
 	@$(BIN)/python -m export quantize $(DEFAULT) --store $(DEFAULT_STORE) --calibrate $(CIFAR_TRAIN) --validate $(CIFAR_TEST) \

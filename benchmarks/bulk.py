@@ -38,7 +38,18 @@ class BulkRun:
 def score(listed: Path, output: Path, settings: Mapping[str, str], *options: str) -> BulkRun:
     """One run of the command over the images of a list."""
     model = ["--model", settings["RESNET_MODELS"]] if "RESNET_MODELS" in settings else []
-    command = [sys.executable, "-m", "service.bulk", str(listed), "--output", str(output), "--json", *model, *options]
+    command = [
+        sys.executable,
+        "-m",
+        "service",
+        "bulk",
+        str(listed),
+        "--output",
+        str(output),
+        "--json",
+        *model,
+        *options,
+    ]
     began = perf_counter()
     done = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):

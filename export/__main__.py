@@ -2,83 +2,60 @@
 
 from __future__ import annotations
 
-import importlib
-import signal
-import sys
 from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from export.errors import ExportError
-from model_store.manifest import ManifestError
-from model_store.store import StoreError
+from model_store.command_line.program import Program, suggestion
 
 PROGRAM = "python -m export"
-_INTERRUPTED = 130
-# Name by name, where in ``export.commands`` it is.
+_DEFAULT = "model"
 COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "model": "model:model",
-        "train": "train:train",
-        "quantize": "quantize:quantize",
-        "draft": "draft:draft",
-        "calibrate": "calibrate:calibrate",
-        "reference": "reference:reference",
-        "inspect": "inspect:inspect_command",
-        "verify": "verify:verify_command",
-        "list": "list:list_command",
-        "promote": "versions:promote",
-        "remove": "versions:remove",
-        "study": "study:study",
+        "model": "export.commands.model:model",
+        "train": "export.commands.train:train",
+        "quantize": "export.commands.quantize:quantize",
+        "draft": "export.commands.draft:draft",
+        "calibrate": "export.commands.calibrate:calibrate",
+        "reference": "export.commands.reference:reference",
+        "inspect": "export.commands.inspect:inspect_command",
+        "verify": "export.commands.verify:verify_command",
+        "list": "export.commands.list:list_command",
+        "promote": "export.commands.versions:promote",
+        "remove": "export.commands.versions:remove",
+        "study": "export.commands.study:study",
     }
 )
 
 
-class _Program(click.Group):
-    """Takes a checkpoint where a command's name is expected; every error is one line and status 2."""
-
-    default = "model"
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Imported only when asked for: no command waits for what another one needs."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(f"export.commands.{module}"), attribute)
-        return command
+class _Program(Program):
+    """Takes a checkpoint where a command's name is expected."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in COMMANDS:
-            args = [self.default, *(args or ["--help"])]
-        return super().parse_args(ctx, args)
-
-    def main(self, *args: Any, **options: Any) -> Any:
-        options["standalone_mode"] = False
-        options["prog_name"] = PROGRAM
-        # Terminated is as good as interrupted: nothing half-written stays behind.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            status = super().main(*args, **options)
-        except click.Abort:
-            _fail("interrupted; nothing was published", _INTERRUPTED)
-        except click.ClickException as error:
-            _fail(error.format_message())
-        except (ExportError, StoreError, ManifestError, OSError) as error:
-            _fail(str(error))
-        sys.exit(status if isinstance(status, int) else 0)
+        if args and args[0] in COMMANDS:
+            return super().parse_args(ctx, args)
+        if args and args[0].isalpha() and not Path(args[0]).exists():
+            _check_word(ctx, args[0])
+        return super().parse_args(ctx, [_DEFAULT, *(args or ["--help"])])
 
 
-def _fail(message: str, status: int = 2) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(status)
+def _check_word(ctx: click.Context, word: str) -> None:
+    """A command's name with a mistake in it is no checkpoint."""
+    if get_close_matches(word, COMMANDS, n=1):
+        raise click.UsageError(f"there is no command and no file {word!r}; {suggestion(word, list(COMMANDS))}", ctx)
 
 
-@click.group(cls=_Program)
+@click.group(
+    cls=_Program,
+    lazy=COMMANDS,
+    program=PROGRAM,
+    install="pip install 'resnet-serving[export]', or make install-dev",
+    interrupted="nothing was published",
+)
 def cli() -> None:
     """Export a checkpoint, train one, and look after the model store."""
 

@@ -16,6 +16,8 @@ ExportError
 
 from __future__ import annotations
 
+from model_store.errors import Explained
 
-class ExportError(Exception):
+
+class ExportError(Explained):
     """Nothing was exported; the message says why, in one line."""

@@ -177,7 +177,7 @@ def run_training(recipe: Recipe, data: Path, out: Path, console: Console, valida
     """Train ``recipe`` on ``data`` into ``out``; ``ExportError`` before the first epoch where that cannot work."""
     size = get_spec(recipe.arch).image_size
     if out.exists() and read_checkpoint(out).training is None:
-        raise TrainingError(f"{out} is there already and was not written by this command; name another --out")
+        raise TrainingError(f"{out} is there already and was not written by this command; name another --output")
     dataset = load_dataset(data, size, console)
     if len(dataset.labels) < 2:
         raise TrainingError(f"{data}: one class only; there is nothing to tell apart")
@@ -275,7 +275,9 @@ def _resume(
         return 0, ()
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["recipe"] != asdict(recipe) or tuple(state["labels"]) != labels:
-        raise TrainingError(f"{path} was trained with another recipe or other classes; remove it or name another --out")
+        raise TrainingError(
+            f"{path} was trained with another recipe or other classes; remove it or name another --output"
+        )
     net.load_state_dict(state["state_dict"])
     optimizer.load_state_dict(state["optimizer"])
     # Checkpoints from before the history was kept have none.

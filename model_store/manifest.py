@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
+from model_store.errors import Explained
 from model_store.files import File as File
 from model_store.files import Part
 from model_store.files import Sha256 as Sha256
@@ -38,7 +39,7 @@ ChannelOrder = Literal["rgb", "bgr"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 
 
-class ManifestError(Exception):
+class ManifestError(Explained):
     """A manifest that cannot be read or does not hold together; one line says what and where."""
 
 

@@ -11,13 +11,14 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Final
 
+from model_store.errors import Explained
 from model_store.files import File
 from model_store.plain_files import open_plain
 
 _NOT_PLAIN: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR, errno.EINVAL)
 
 
-class StoreError(Exception):
+class StoreError(Explained):
     """A model that is missing, broken or may not be published; one line says which and why."""
 
 

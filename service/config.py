@@ -1,7 +1,7 @@
 """Every setting, typed and frozen; the only module that reads the environment.
 
 A field's variable is its name in capitals behind ``RESNET_``; docs/configuration.md
-is made from the fields of service/settings (``python -m service.config`` prints it).
+is made from the fields of service/settings (``python -m service settings`` prints it).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from model_store.errors import Explained
 from service.settings import (
     AccessSettings,
     CanarySettings,
@@ -39,7 +40,7 @@ _KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(
 _KUBERNETES_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
-class ConfigError(Exception):
+class ConfigError(Explained):
     """A setting that is wrong or unknown; one line names the variable."""
 
 
@@ -167,7 +168,7 @@ def reference() -> str:
         "",
         "All settings are environment variables, read once at start. A wrong value or an unknown `RESNET_` name stops",
         "the start with one line that says which. This page is made from `service/settings` by",
-        "`python -m service.config`; a test keeps the two equal.",
+        "`python -m service settings`; a test keeps the two equal.",
     ]
     shown = ""
     for group, name, field in fields():
@@ -190,9 +191,3 @@ def _default(field: str, value: object) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     return f"`{','.join(map(str, value)) if isinstance(value, tuple) else value}`"
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.stdout.write(reference())

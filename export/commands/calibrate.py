@@ -9,7 +9,8 @@ from rich.console import Console
 
 from export.calibration.calibrate import CalibrateRequest, measure, publish
 from export.calibration.calibration_report import REPORT_FILE, Findings, scores
-from export.commands.options import images_option, place, store_option
+from export.commands.options import images_option, place, store_option, version_json
+from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 from model_store.store import ModelStore
 from model_store.stored_model import StoredModel
@@ -33,7 +34,8 @@ from model_store.stored_model import StoredModel
     help="How many of the images have at least the energy and the largest logit of the thresholds.",
 )
 @store_option
-def calibrate(model: str, images: Path, outliers: Path | None, coverage: float, store: str) -> None:
+@json_option
+def calibrate(model: str, images: Path, outliers: Path | None, coverage: float, store: str, as_json: bool) -> None:
     """Make a stored model's probabilities say how often it is right, and find thresholds for what it does not know.
 
     MODEL is NAME or NAME@VERSION. One half of the images fits a temperature
@@ -53,7 +55,11 @@ def calibrate(model: str, images: Path, outliers: Path | None, coverage: float, 
     findings = measure(stored, CalibrateRequest(model, store, images, outliers, coverage / 100), console)
     for note in findings.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    click.echo(_summary(models, findings, publish(models, stored, findings)))
+    published = publish(models, stored, findings)
+    if as_json:
+        print_json(version_json(models, published))
+    else:
+        click.echo(_summary(models, findings, published))
 
 
 def _summary(models: ModelStore, findings: Findings, published: StoredModel) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import images_option, place, store_option
+from export.commands.options import images_option, place, store_option, version_json
 from export.draft import DraftRequest, Findings, measure, publish
+from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 
 
@@ -32,7 +33,8 @@ from model_store.locations import open_store
     help="How many of every variant's top classes must stay the same.",
 )
 @store_option
-def draft(model: str, images: Path, margin: float, min_agreement: float, store: str) -> None:
+@json_option
+def draft(model: str, images: Path, margin: float, min_agreement: float, store: str, as_json: bool) -> None:
     """Have large JPEGs decoded at 1/2, 1/4 or 1/8 of their size, if a stored model still gives the same answers.
 
     MODEL is NAME or NAME@VERSION. What passes becomes the model's next
@@ -47,8 +49,12 @@ def draft(model: str, images: Path, margin: float, min_agreement: float, store: 
     stored.verify()
     request = DraftRequest(model, store, images, margin, min_agreement / 100)
     findings = measure(stored, request, Console(stderr=True))
-    click.echo("\n".join(_report(findings)))
+    if not as_json:
+        click.echo("\n".join(_report(findings)))
     published = publish(models, stored, findings, margin)
+    if as_json:
+        print_json(version_json(models, published))
+        return
     click.echo(f"{'model':<12}{published.manifest.name} version {published.manifest.version}")
     click.echo(f"{'folder':<12}{place(models, published)}")
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from export.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from export.checkpoints.fitting import fitting_architectures
 from export.commands.list import describe
-from export.commands.options import ModelReference, place, store_option
+from export.commands.options import ModelReference, place, store_option, version_json
 from export.errors import ExportError
 from export.networks.architecture import AnySpec, parse_spec
 from export.networks.costs import cost
 from export.networks.specs import get_spec
+from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 from model_store.manifest import Manifest, Preprocessing, Variant
+from model_store.store import ModelStore
 from model_store.stored_model import StoredModel
 
 _LABELS_SHOWN: Final = 10
@@ -28,7 +30,8 @@ Row = tuple[str, str]
 @click.command("inspect")
 @click.argument("what", metavar="MODEL_OR_CHECKPOINT")
 @store_option
-def inspect_command(what: str, store: str) -> None:
+@json_option
+def inspect_command(what: str, store: str, as_json: bool) -> None:
     """Print what a model in the store, or a checkpoint, is.
 
     MODEL_OR_CHECKPOINT is NAME or NAME@VERSION, or the path of a checkpoint.
@@ -39,17 +42,47 @@ def inspect_command(what: str, store: str) -> None:
       python -m export inspect resnet50.pth
     """
     path = Path(what)
-    rows = checkpoint_rows(read_checkpoint(path)) if path.exists() else _stored_rows(what, store)
-    click.echo("\n".join(f"{key:<16}{value}" for key, value in rows))
+    if path.exists():
+        checkpoint = read_checkpoint(path)
+        found, rows = (_checkpoint_json(checkpoint), ()) if as_json else ({}, checkpoint_rows(checkpoint))
+    else:
+        models, stored = _stored(what, store)
+        found, rows = (_model_json(models, stored), ()) if as_json else ({}, model_rows(stored, place(models, stored)))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo("\n".join(f"{key:<16}{value}" for key, value in rows))
 
 
-def _stored_rows(reference: str, location: str) -> Iterator[Row]:
+def _stored(reference: str, location: str) -> tuple[ModelStore, StoredModel]:
     if "/" in reference or Path(reference).suffix in (".pth", ".pt", ".th", ".safetensors", ".pt2", ".ckpt", ".bin"):
         raise ExportError(f"{reference}: no such file")
     name, version = ModelReference().convert(reference, None, None)
     store = open_store(location)
-    stored = store.resolve(name, version)
-    return model_rows(stored, place(store, stored))
+    return store, store.resolve(name, version)
+
+
+def _model_json(store: ModelStore, stored: StoredModel) -> dict[str, Any]:
+    manifest = stored.manifest
+    return version_json(store, stored) | {
+        "created": manifest.created.isoformat(),
+        "parameters": manifest.architecture.parameters,
+        "source": {"file": manifest.source.file, "origin": manifest.source.origin, "sha256": manifest.source.sha256},
+        "labels": list(stored.labels()),
+    }
+
+
+def _checkpoint_json(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "checkpoint": str(checkpoint.path),
+        "origin": checkpoint.origin,
+        "sha256": checkpoint.sha256,
+        "parameters": sum(_trained(checkpoint)),
+        "architectures": _fitting(checkpoint),
+        "classes": checkpoint.classes,
+        "labels": list(_named(checkpoint) or ()),
+        "notes": list(checkpoint.notes),
+    }
 
 
 def model_rows(stored: StoredModel, where: str) -> Iterator[Row]:
@@ -135,24 +168,32 @@ def _report_rows(variant: Variant) -> Iterator[Row]:
 
 def checkpoint_rows(checkpoint: Checkpoint) -> Iterator[Row]:
     """What the weights tell, and what their origin does."""
-    about = checkpoint.about
     yield "checkpoint", f"{checkpoint.path} ({checkpoint.origin})"
     yield "SHA-256", checkpoint.sha256
     yield "parameters", f"{sum(_trained(checkpoint)):,}"
-    named = checkpoint.training.arch if checkpoint.training else about.architecture
-    fitting = [named] if named else fitting_architectures(checkpoint)
+    fitting = _fitting(checkpoint)
     for name in fitting:
-        spec: AnySpec = about.spec or get_spec(name)
+        spec: AnySpec = checkpoint.about.spec or get_spec(name)
         multiply_adds = cost(spec, checkpoint.classes).multiply_adds
         yield "architecture", f"{name}: {describe(spec)}; {multiply_adds / 1e9:.3f} G multiply-adds an image"
     if not fitting:
         yield "architecture", "none that is known fits"
-    labels = checkpoint.training.labels if checkpoint.training else about.labels
+    labels = _named(checkpoint)
     yield "labels", _labels(labels) if labels else f"{checkpoint.classes} classes, no names"
     if checkpoint.aside:
         yield "also in it", ", ".join(checkpoint.aside)
     for note in checkpoint.notes:
         yield "note", note
+
+
+def _fitting(checkpoint: Checkpoint) -> list[str]:
+    """The architecture that the checkpoint names, else all that fit."""
+    named = checkpoint.training.arch if checkpoint.training else checkpoint.about.architecture
+    return [named] if named else list(fitting_architectures(checkpoint))
+
+
+def _named(checkpoint: Checkpoint) -> tuple[str, ...] | None:
+    return checkpoint.training.labels if checkpoint.training else checkpoint.about.labels
 
 
 def _trained(checkpoint: Checkpoint) -> Iterator[int]:

@@ -10,13 +10,15 @@ import click
 from rich.console import Console
 
 from export.checkpoints.origins import NAMES, Description
-from export.commands.options import place, store_option
+from export.commands.options import place, store_option, version_json
 from export.convert import Request, convert
 from export.downloads.pretrained import Pretrained, default_cache, resolve
 from export.graphs.serving_graph import Maps
 from export.jobs import ONNX
 from export.preprocessing import InputOptions
 from export.reports.model_card import CardNotes
+from model_store.command_line.options import json_option, print_json
+from model_store.command_line.program import write_statuses
 from model_store.locations import open_store
 from model_store.manifest import ChannelOrder, Interpolation, ResizeMode
 from model_store.store import EMBEDDED_MODELS, ModelStore
@@ -52,9 +54,10 @@ class _Model(click.Command):
             others = [(name, command.get_short_help_str(80)) for name, command in found if command not in (None, self)]
             with formatter.section("Other commands"):
                 formatter.write_dl(others)
+        write_statuses(formatter)
 
 
-@click.command("model", cls=_Model, no_args_is_help=True)
+@click.command("model", cls=_Model)
 @click.argument("checkpoint", type=_FILE, required=False)
 @click.option("--pretrained", metavar="REFERENCE", help="Published weights: torchvision/NAME or hf://OWNER/NAME.")
 @click.option("--onnx", type=_FILE, metavar="FILE", help="An existing ONNX network, float32 [batch, 3, height, width].")
@@ -72,8 +75,9 @@ class _Model(click.Command):
 @click.option("--version", metavar="N", help="A whole number; by default the next one.")
 @click.option("--labels", type=_FILE, metavar="FILE", help="The classes' names, one a line.")
 @store_option
+@json_option
 @click.option(
-    "--verify-images",
+    "--images",
     type=_FILE,
     metavar="DIR_OR_ZIP",
     help="Compare on these images, and measure accuracy if they lie in a folder a label.",
@@ -118,7 +122,8 @@ def model(
     version: str | None,
     labels: Path | None,
     store: str,
-    verify_images: Path | None,
+    as_json: bool,
+    images: Path | None,
     maps: Maps,
     cache: Path | None,
     mirror: str | None,
@@ -139,7 +144,7 @@ def model(
       python -m export my-finetuned-resnet/ --name mine
       python -m export --pretrained torchvision/resnet50 --name resnet50
       python -m export --onnx network.onnx --name network --mean 0 0 0 --std 1 1 1
-      python -m export train --data train.zip --out build/mine.pth   (more: train --help)
+      python -m export train --images train.zip --output build/mine.pth   (more: train --help)
     """
     console = Console(stderr=True)
     _check_usage(checkpoint, pretrained, onnx, preprocessing)
@@ -151,7 +156,7 @@ def model(
         arch=arch,
         version=version,
         labels=labels,
-        verify_images=verify_images,
+        verify_images=images,
         input=InputOptions(**preprocessing),
         notes=CardNotes(trained_on, limit),
         onnx=onnx is not None,
@@ -161,7 +166,11 @@ def model(
         reference=published.reference if published else None,
         maps=maps,
     )
-    click.echo(summary(convert(request, console), store))
+    stored = convert(request, console)
+    if as_json:
+        print_json(version_json(open_store(store), stored))
+    else:
+        click.echo(summary(stored, store))
 
 
 def _check_usage(

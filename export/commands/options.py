@@ -9,23 +9,45 @@ from typing import Any, TypeVar
 import click
 
 from export.variants.gate import Thresholds
-from model_store.manifest import parse_reference
+from model_store.command_line import options
+from model_store.manifest import Variant, parse_reference
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-store_option = click.option(
-    "--store",
-    metavar="DIR_OR_URL",
-    default=str(EMBEDDED_MODELS),
-    help="The model store, a folder or a URL such as s3://bucket/models; by default the one in this repository.",
-)
+
+store_option = options.store_option(str(EMBEDDED_MODELS))
 
 
 def place(store: ModelStore, stored: StoredModel) -> str:
     """Where a version is, in the words that one would look for it by."""
     return f"{store}/{stored.manifest.name}/{stored.manifest.version}"
+
+
+def version_json(store: ModelStore, stored: StoredModel) -> dict[str, Any]:
+    """A version as ``--json`` tells of it."""
+    manifest = stored.manifest
+    return {
+        "model": manifest.name,
+        "version": manifest.version,
+        "folder": place(store, stored),
+        "architecture": manifest.architecture.name,
+        "classes": manifest.outputs.classes,
+        "variants": [_variant_json(variant) for variant in manifest.variants],
+    }
+
+
+def _variant_json(variant: Variant) -> dict[str, Any]:
+    accuracy = variant.parity and variant.parity.accuracy
+    return {
+        "precision": variant.precision,
+        "file": variant.file,
+        "bytes": variant.bytes,
+        "sha256": variant.sha256,
+        "gated": variant.gated,
+        "accuracy": accuracy.exported if accuracy else variant.gate.accuracy if variant.gate else None,
+    }
 
 
 def images_option(meaning: str) -> Callable[[F], F]:

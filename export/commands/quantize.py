@@ -9,10 +9,11 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
-from export.commands.options import max_accuracy_drop_option, min_agreement_option, place, store_option
+from export.commands.options import max_accuracy_drop_option, min_agreement_option, place, store_option, version_json
 from export.variants.candidates import FALLBACKS, Rules
 from export.variants.gate import Thresholds
 from export.variants.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
+from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 from model_store.reports import CalibrationMethod, Gate, GateProvider, Quantization
 from model_store.stored_model import StoredModel
@@ -98,6 +99,7 @@ class _Layers(click.ParamType[int | None]):
     help="Also write the report here. A refused variant's goes to ./MODEL-PRECISION-report.html by default.",
 )
 @store_option
+@json_option
 def quantize(
     model: str,
     calibrate: Path | None,
@@ -112,6 +114,7 @@ def quantize(
     fallback: int | None,
     report: Path | None,
     store: str,
+    as_json: bool,
 ) -> None:
     """Make int8, fp16 or bf16 variants of a stored model, publish them if they are as good as fp32.
 
@@ -141,7 +144,11 @@ def quantize(
         report=report,
     )
     stored = make_variants(request, Console(stderr=True))
-    click.echo(_summary(place(open_store(store), stored), stored, precisions))
+    models = open_store(store)
+    if as_json:
+        print_json(version_json(models, stored))
+    else:
+        click.echo(_summary(place(models, stored), stored, precisions))
 
 
 def _summary(where: str, stored: StoredModel, precisions: Sequence[VariantPrecision]) -> str:

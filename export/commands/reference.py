@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import images_option, place, store_option
+from export.commands.options import images_option, place, store_option, version_json
 from export.reference import Measured, measure, publish
+from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 from model_store.store import ModelStore
 from model_store.stored_model import StoredModel
@@ -18,7 +19,8 @@ from model_store.stored_model import StoredModel
 @click.argument("model")
 @images_option("Images like those that will be served, at least 200; labels are not needed.")
 @store_option
-def reference(model: str, images: Path, store: str) -> None:
+@json_option
+def reference(model: str, images: Path, store: str, as_json: bool) -> None:
     """Tell a stored model what the images look like that it is meant for, so that serving notices when others come.
 
     MODEL is NAME or NAME@VERSION. Of the images only counts and means are
@@ -34,7 +36,11 @@ def reference(model: str, images: Path, store: str) -> None:
     stored = models.find(model)
     stored.verify()
     measured = measure(stored, images, Console(stderr=True))
-    click.echo(_summary(models, measured, publish(models, stored, measured), stored.labels()))
+    published = publish(models, stored, measured)
+    if as_json:
+        print_json(version_json(models, published))
+    else:
+        click.echo(_summary(models, measured, published, stored.labels()))
 
 
 def _summary(models: ModelStore, measured: Measured, published: StoredModel, labels: tuple[str, ...]) -> str:

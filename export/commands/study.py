@@ -24,21 +24,23 @@ _PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("what", type=click.Choice(_CHOICES))
-@click.option("--data", type=_PATH, metavar="ZIP_OR_DIR", help="CIFAR-10's training images, a folder a class.")
-@click.option("--test", type=_PATH, metavar="ZIP_OR_DIR", help="CIFAR-10's test images.")
-@click.option("--out", type=_PATH, default=Path("build/study"), show_default=True, metavar="DIR", help="Results.")
+@click.option("--images", type=_PATH, metavar="DIR_OR_ZIP", help="CIFAR-10's training images, a folder a class.")
+@click.option("--validate", type=_PATH, metavar="DIR_OR_ZIP", help="CIFAR-10's test images.")
+@click.option(
+    "--output", "-o", type=_PATH, default=Path("build/study"), show_default=True, metavar="DIR", help="Results."
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="10; 1 for the 110-layer nets.")
-@click.option("--images", type=click.IntRange(min=10), help="20,000; 5,000 for the 110-layer nets.")
+@click.option("--training-images", type=click.IntRange(min=10), help="20,000; 5,000 for the 110-layer nets.")
 @click.option("--seed", "seeds", type=int, multiple=True, default=(1,), help="May be repeated.  [default: 1]")
 @click.option("--only", multiple=True, metavar="ARCH", help="Train this one and measure nothing; may be repeated.")
 @click.option("--docs", type=_PATH, default=Path("docs"), show_default=True, metavar="DIR", help="For `report`.")
 def study(
     what: str,
-    data: Path | None,
-    test: Path | None,
-    out: Path,
+    images: Path | None,
+    validate: Path | None,
+    output: Path,
     epochs: int | None,
-    images: int | None,
+    training_images: int | None,
     seeds: tuple[int, ...],
     only: tuple[str, ...],
     docs: Path,
@@ -55,30 +57,30 @@ def study(
 
     Trainings that were interrupted go on with the same command; those that are
     done are not repeated. Several processes, each with its own --only, may share
-    --out.
+    --output.
 
     \b
-    Example:
-      python -m export study all --data cifar10-train.zip --test cifar10-test.zip
+    Examples:
+      python -m export study all --images cifar10-train.zip --validate cifar10-test.zip
       python -m export study report
     """
     console = Console(stderr=True)
     if what == "report":
-        click.echo(f"{docs / report.DOCUMENT}: {', '.join(report.render(out, docs))}")
+        click.echo(f"{docs / report.DOCUMENT}: {', '.join(report.render(output, docs))}")
         return
     chosen = [name for name in _CHOICES[:4] if what in (name, "all")]
-    if chosen != ["shattered"] and (data is None or test is None):
-        raise StudyError(f"{what} needs images: name --data and --test")
-    runs = [run for name in chosen if name in EXPERIMENTS for run in runs_of(name, epochs, images, seeds)]
+    if chosen != ["shattered"] and (images is None or validate is None):
+        raise StudyError(f"{what} needs images: name --images and --validate")
+    runs = [run for name in chosen if name in EXPERIMENTS for run in runs_of(name, epochs, training_images, seeds)]
     _check_names(only, runs)
     for run in dict.fromkeys(runs):
-        if data and test and (not only or run.arch in only):
-            perform(run, data, test, out, console)
+        if images and validate and (not only or run.arch in only):
+            perform(run, images, validate, output, console)
     if only:
         return
     for name in chosen:
-        batch = load_dataset(data, _SIZE, console, gradient_flow.BATCH) if name == "gradients" and data else None
-        click.echo(f"{name}\n\n{_measure(name, batch, out)}\n")
+        batch = load_dataset(images, _SIZE, console, gradient_flow.BATCH) if name == "gradients" and images else None
+        click.echo(f"{name}\n\n{_measure(name, batch, output)}\n")
 
 
 def _check_names(only: tuple[str, ...], runs: list[Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from rich.console import Console
 from export.commands.options import ModelReference, max_accuracy_drop_option, min_agreement_option, store_option
 from export.variants.gate import Thresholds
 from export.verify import verify
+from model_store.command_line.options import json_option, print_json
+from model_store.command_line.program import SOME_FAILED
 from model_store.locations import open_store
 
 
@@ -32,6 +35,7 @@ from model_store.locations import open_store
 @max_accuracy_drop_option
 @min_agreement_option
 @store_option
+@json_option
 def verify_command(
     model: tuple[str, str | None],
     images: Path,
@@ -39,6 +43,7 @@ def verify_command(
     max_accuracy_drop: float,
     min_agreement: float,
     store: str,
+    as_json: bool,
 ) -> None:
     """Check a stored model's files and measure its variants again; status 1 where something is not as it should be.
 
@@ -48,9 +53,16 @@ def verify_command(
     """
     stored = open_store(store).resolve(*model)
     thresholds = Thresholds(max_accuracy_drop / 100, min_agreement / 100)
-    click.echo(f"{'model':<10}{stored.manifest.name} version {stored.manifest.version}")
-    failed = False
+    name, version = stored.manifest.name, stored.manifest.version
+    findings = []
+    if not as_json:
+        click.echo(f"{'model':<10}{name} version {version}")
     for finding in verify(stored, images, checkpoint, thresholds, Console(stderr=True)):
-        failed |= not finding.passed
-        click.echo(f"{finding.subject:<10}{'' if finding.passed else 'FAILED: '}{finding.text}")
-    sys.exit(1 if failed else 0)
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{finding.subject:<10}{'' if finding.passed else 'FAILED: '}{finding.text}")
+    passed = all(finding.passed for finding in findings)
+    if as_json:
+        found = [asdict(finding) for finding in findings]
+        print_json({"model": name, "version": version, "passed": passed, "findings": found})
+    sys.exit(0 if passed else SOME_FAILED)

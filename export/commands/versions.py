@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from export.commands.options import ModelReference, store_option
 from export.errors import ExportError
+from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 
 
@@ -15,7 +18,10 @@ from model_store.locations import open_store
 @click.option("--newest", is_flag=True, help="Take the promotion back: the newest version stands for MODEL again.")
 @click.option("--remove", "away", is_flag=True, help="With --alias: take the alias away.")
 @store_option
-def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away: bool, store: str) -> None:
+@json_option
+def promote(
+    model: tuple[str, str | None], alias: str | None, newest: bool, away: bool, store: str, as_json: bool
+) -> None:
     """Make a version the one that is served for MODEL, whatever newer ones there are.
 
     Its files are checked against their hashes first. A running service that watches this store takes it over as soon
@@ -37,19 +43,22 @@ def promote(model: tuple[str, str | None], alias: str | None, newest: bool, away
             raise click.UsageError("name the version, as in MODEL@2, or --remove")
         models.set_alias(name, alias, version)
         named = models.aliases(name).get(alias)
-        click.echo(f"{name}: {alias} is version {named}" if named else f"{name}: {alias} is taken away")
+        told = f"{name}: {alias} is version {named}" if named else f"{name}: {alias} is taken away"
+        _tell(told, {"model": name, "version": named, "alias": alias}, as_json)
         return
     if newest == (version is not None) or away:
         raise click.UsageError("name the version, as in MODEL@2, or --newest")
     served = models.promote(name, version).manifest.version
-    click.echo(f"{name}: version {served} is served" + (", the newest" if newest else ""))
+    told = f"{name}: version {served} is served" + (", the newest" if newest else "")
+    _tell(told, {"model": name, "version": served, "alias": None}, as_json)
 
 
 @click.command()
 @click.argument("model", type=ModelReference(), metavar="MODEL@VERSION")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @store_option
-def remove(model: tuple[str, str | None], yes: bool, store: str) -> None:
+@json_option
+def remove(model: tuple[str, str | None], yes: bool, store: str, as_json: bool) -> None:
     """Delete one version of a model from the store.
 
     \b
@@ -62,7 +71,14 @@ def remove(model: tuple[str, str | None], yes: bool, store: str) -> None:
         there = ", ".join(models.versions(name)) or "none"
         raise ExportError(f"name the version, as in {name}@1; there: {there}")
     version, _ = models.removable(name, version)
-    if not yes:
-        click.confirm(f"Delete {models}/{name}/{version}?", abort=True, err=True)
+    if not yes and not click.confirm(f"Delete {models}/{name}/{version}?", err=True):
+        raise ExportError(f"{name} version {version} was not removed: the answer was no; --yes does not ask")
     models.remove(name, version)
-    click.echo(f"{name} version {version} is removed")
+    _tell(f"{name} version {version} is removed", {"model": name, "version": version}, as_json)
+
+
+def _tell(text: str, found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(text)

@@ -149,7 +149,7 @@ def perform(run: Run, data: Path, test: Path, out: Path, console: Console) -> Ru
     if path.exists():
         before = read_result(path)
         if before.run != run:
-            raise StudyError(f"{path} is of another length or other images; remove it or name another --out")
+            raise StudyError(f"{path} is of another length or other images; remove it or name another --output")
         if before.done:
             console.print(f"{run.name}: done before")
             return before

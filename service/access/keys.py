@@ -105,7 +105,7 @@ def _parse(words: list[str], usual: Limits) -> ApiKey:
     checked_name(name)
     hashed = _HASH.fullmatch(rest[0]) if rest else None
     if hashed is None:
-        raise ValueError("must be NAME sha256:HASH and limits; `python -m service.keys new NAME` makes such a line")
+        raise ValueError("must be NAME sha256:HASH and limits; `python -m service keys new NAME` makes such a line")
     return ApiKey(name, bytes.fromhex(hashed[1]), _limits(rest[1:], usual))
 
 

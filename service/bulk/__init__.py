@@ -1,4 +1,4 @@
-"""Many images through a model without a server: ``python -m service.bulk``.
+"""Many images through a model without a server: ``python -m service bulk``.
 
     planning.py  what was named -> parts, each a few thousand images, as plain data
     parts.py     a part's images, one after the other, each with how it is read

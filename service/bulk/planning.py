@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import fsspec
 
+from model_store.errors import Explained
 from service.bulk.parts import Files, Part, Rows, Streamed, Tarred, Work, Zipped, is_image, joined, opened
 
 T = TypeVar("T")
@@ -20,7 +21,7 @@ _LISTS: Final = (".txt", ".list")
 _MALFORMED: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, UnicodeDecodeError, ValueError)
 
 
-class BulkError(Exception):
+class BulkError(Explained):
     """What keeps a run from being made or finished; one line for the person who asked for it."""
 
 

@@ -1,4 +1,4 @@
-"""The client: a command line (``python -m service.client``) and a library.
+"""The client: a command line (``python -m service client``) and a library.
 
     from service.client import Client
 

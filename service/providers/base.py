@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, Protocol
 import numpy.typing as npt
 import onnxruntime as ort
 
+from model_store.errors import Explained
 from service.config import ConfigError, variable
 from service.settings import Provider, ProviderSettings
 
@@ -30,7 +31,7 @@ def kind(provider: Provider) -> Kind:
     return "GPU" if provider in ("cuda", "tensorrt") else "CPU"
 
 
-class ProviderUnavailable(Exception):
+class ProviderUnavailable(Explained):
     """This provider cannot be had here; the message says why."""
 
 

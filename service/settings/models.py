@@ -63,7 +63,7 @@ class StoreSettings(Group):
     )
     profiles: Literal["auto", "off"] | Annotated[Folder, AfterValidator(absolute)] = Field(
         "auto",
-        description="Where profiles of `python -m service.tune` are looked for. `auto`: beside each model's versions; "
+        description="Where profiles of `python -m service tune` are looked for. `auto`: beside each model's versions; "
         "`off`: nowhere, none is used; or a folder.",
     )
 

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from model_store.errors import Explained
 from service.config import Settings
 from service.decode import Decoder
 from service.errors import ImageError
@@ -24,7 +25,7 @@ _MADE: Final = 32
 _WIDTH, _HEIGHT = 500, 375
 
 
-class TuneError(Exception):
+class TuneError(Explained):
     """What keeps a measurement from being made or kept; one line for the operator."""
 
 

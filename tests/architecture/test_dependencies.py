@@ -69,25 +69,37 @@ def test_only_the_app_imports_bentoml() -> None:
 
 def test_the_client_and_the_serving_side_are_apart() -> None:
     """The client starts fast, and where nothing but httpx, click, rich, pydantic and orjson is installed."""
-    client = "service.client"
+    client, shared = "service.client", "model_store.command_line"
     for path in of("service"):
         inside = path.is_relative_to(ROOT / "service" / "client")
         own = {name for name in imports(path) if name.partition(".")[0] in PACKAGES}
         of_client = {name for name in own if f"{name}.".startswith(f"{client}.")}
-        assert not (own - of_client if inside else of_client), where(path)
+        of_both = {name for name in own if f"{name}.".startswith(f"{shared}.")}
+        assert not (own - of_client - of_both if inside else of_client), where(path)
 
 
 _IMPORT_THE_CLIENT = """
 import sys
-import service.client.command.main
-heavy = {"onnxruntime", "bentoml", "numpy", "PIL", "pyarrow", "starlette", "model_store"}
+{how}
+heavy = {{"onnxruntime", "bentoml", "numpy", "PIL", "pyarrow", "starlette"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
+store = {{name for name in sys.modules if name.partition(".")[0] == "model_store"}}
+light = "model_store.command_line"
+assert store == {{"model_store", "model_store.errors", light, f"{{light}}.program", f"{{light}}.progress"}}, store
+"""
+_AS_COMMAND = """
+from click.testing import CliRunner
+from service.__main__ import cli
+done = CliRunner().invoke(cli, ["client", "predict", "--help"])
+assert done.exit_code == 0 and "FILES" in done.stdout, done.output
 """
 
 
-def test_the_client_starts_light() -> None:
+@pytest.mark.parametrize("how", ["import service.client.command.main", _AS_COMMAND])
+def test_the_client_starts_light(how: str) -> None:
+    program = _IMPORT_THE_CLIENT.format(how=how)
     done = subprocess.run(
-        [sys.executable, "-c", _IMPORT_THE_CLIENT], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -141,7 +153,8 @@ def test_only_config_reads_the_environment() -> None:
     readers = {where(path) for path in of("service") for _, write in _environment_uses(path) if not write}
     assert readers == {"service/config.py"}
     writers = [where(path) for path in of("service") for _, write in _environment_uses(path) if write]
-    may = {"service/__init__.py", "service/app.py", "service/bulk/cluster.py", "service/providers/gpu.py"}
+    may = {"service/__init__.py", "service/app.py", "service/bulk/cluster.py", "service/commands/serve.py"}
+    may |= {"service/providers/gpu.py"}
     assert set(writers) == may
     assert not [where(path) for path in of("model_store") for _ in _environment_uses(path)]
 

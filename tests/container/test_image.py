@@ -89,7 +89,7 @@ def test_its_health_check(shared: Container) -> None:
 
 def test_the_client_works_inside(shared: Container) -> None:
     command = ("predict", "service/web/ship.jpg", "--url", shared.url, "--format", "ndjson")
-    (line,) = shared.run("python", "-m", "service.client", *command).splitlines()
+    (line,) = shared.run("python", "-m", "service", "client", *command).splitlines()
     assert json.loads(line)["predictions"][0]["label"] == "ship"
 
 

@@ -21,7 +21,7 @@ from tests.end_to_end.conftest import ROOT, picture
 from tests.end_to_end.test_documents import commands
 
 PAGE = (ROOT / "docs" / "bulk.md").read_text(encoding="utf-8")
-BULK = ".venv/bin/python -m service.bulk "
+BULK = ".venv/bin/python -m service bulk "
 COMMANDS = [command for command in commands() if command.startswith(BULK)]
 
 
@@ -61,7 +61,7 @@ def test_a_command(command: str, folder: Path) -> None:
 
 
 def _find_alike(folder: Path) -> str:
-    run([sys.executable, "-m", "service.bulk", "photos/", "--output", "vectors.parquet", "--embed"], folder)
+    run([sys.executable, "-m", "service", "bulk", "photos/", "--output", "vectors.parquet", "--embed"], folder)
     (example,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     return run([sys.executable, "-c", example], folder)
 

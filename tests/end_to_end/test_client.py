@@ -28,7 +28,7 @@ FORMATS = ("csv", "json", "ndjson", "parquet", "txt")
 def client(server: Server | str, *words: str, data: bytes | None = None) -> subprocess.CompletedProcess[str]:
     url = server if isinstance(server, str) else server.url
     done = subprocess.run(
-        [sys.executable, "-m", "service.client", words[0], "--url", url, *words[1:]],
+        [sys.executable, "-m", "service", "client", words[0], "--url", url, *words[1:]],
         cwd=ROOT,
         input=data,
         capture_output=True,
@@ -180,7 +180,7 @@ def test_a_full_service_is_waited_for(serve: Callable[..., AbstractContextManage
 def test_a_terminal_gets_a_table_and_a_bar(server: Server, photos: Path) -> None:
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 100))
-    words = [sys.executable, "-m", "service.client", "predict", str(photos / "01.jpg"), "--url", server.url]
+    words = [sys.executable, "-m", "service", "client", "predict", str(photos / "01.jpg"), "--url", server.url]
     environ = os.environ | {"TERM": "xterm"}
     process = subprocess.Popen(words, cwd=ROOT, env=environ, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)

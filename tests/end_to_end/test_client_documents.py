@@ -20,7 +20,7 @@ from tests.end_to_end.conftest import ROOT, Server, picture
 from tests.end_to_end.test_documents import commands
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()
-CLIENT = ".venv/bin/python -m service.client "
+CLIENT = ".venv/bin/python -m service client "
 COMMANDS = [line for line in commands() if CLIENT in line and ".key)" not in line]  # that: test_access_document.py
 
 

@@ -59,16 +59,19 @@ def test_every_command_is_known() -> None:
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m tests.reliability.",  # run in tests/reliability
-        ".venv/bin/python -m service.tune ",  # run in tests/service/tuning/test_tune.py
+        ".venv/bin/python -m service tune ",  # run in tests/service/commands/test_tune.py
         ".venv/bin/python -m benchmarks.replicas ",  # run in tests/benchmarks/test_programs.py
-        ".venv/bin/python -m service.bulk ",  # run in test_bulk_document.py
-        ".venv/bin/python -m service.client ",  # run in test_client_documents.py
-        "cat docs/images/ship.jpg | .venv/bin/python -m service.client ",
+        ".venv/bin/python -m service bulk ",  # run in test_bulk_document.py
+        ".venv/bin/python -m service client ",  # run in test_client_documents.py
+        "cat docs/images/ship.jpg | .venv/bin/python -m service client ",
         "RESNET_MODEL_STORE=models make serve",
         "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
-        ".venv/bin/python -m service.keys ",  # this and what follows run in test_access_document.py
+        ".venv/bin/python -m service -h",  # this and what follows run in test_command_line.py
+        ".venv/bin/python -m service settings",
+        ".venv/bin/python -m service metrics",
+        ".venv/bin/python -m service keys ",  # this and what follows run in test_access_document.py
         "RESNET_API_KEYS_FILE=$PWD/keys.txt make serve",
-        "SERVER_API_KEY=$(cat mobile-app.key) .venv/bin/python -m service.client ",
+        "SERVER_API_KEY=$(cat mobile-app.key) .venv/bin/python -m service client ",
         "RESNET_TLS_CERT=$PWD/cert.pem RESNET_TLS_KEY=$PWD/key.pem RESNET_TLS_CLIENT_CA=$PWD/clients.pem make serve",
         "RESNET_MODEL_STORE=s3://bucket/models make serve",  # run in test_remote_store.py
         ".venv/bin/bentoml build",

@@ -263,7 +263,7 @@ def test_a_zip_of_images_that_unpacks_to_too_much(
     monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 2**20)
     bomb = a_zip(tmp_path / "bomb.zip", {"a.png": bytes(2**24)})
     assert bomb.stat().st_size < 2**16
-    line = refused(tmp_path, weights, "--arch", "tiny", "--verify-images", bomb)
+    line = refused(tmp_path, weights, "--arch", "tiny", "--images", bomb)
     assert f"{2**24} bytes; {2**20} are the most" in line
 
 
@@ -271,13 +271,13 @@ def test_a_zip_that_lies_about_lengths(weights: Path, tmp_path: Path) -> None:
     bomb = a_zip(tmp_path / "bomb.zip", {"a.png": bytes(2**24)})
     data = bomb.read_bytes().replace(struct.pack("<L", 2**24), struct.pack("<L", 10))
     bomb.write_bytes(data)
-    refused(tmp_path, weights, "--arch", "tiny", "--verify-images", bomb)
+    refused(tmp_path, weights, "--arch", "tiny", "--images", bomb)
 
 
 def test_a_zip_with_names_that_lead_out(weights: Path, tmp_path: Path) -> None:
     """They are names and no paths: nothing is written or read there, and what lies there is no image."""
     a_zip(tmp_path / "a.zip", {"../mark.png": b"x", "/etc/mark.png": b"x", "..\\mark.png": b"x"})
-    assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--verify-images", tmp_path / "a.zip")
+    assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--images", tmp_path / "a.zip")
 
 
 def test_a_zip_entry_that_is_a_link(weights: Path, tmp_path: Path) -> None:
@@ -285,13 +285,13 @@ def test_a_zip_entry_that_is_a_link(weights: Path, tmp_path: Path) -> None:
         link = zipfile.ZipInfo("a.png")
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
-    assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--verify-images", tmp_path / "a.zip")
+    assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--images", tmp_path / "a.zip")
 
 
 def test_a_zip_without_its_directory(weights: Path, tmp_path: Path) -> None:
     path = a_zip(tmp_path / "a.zip", {"a.png": b"x"})
     path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"XXXX"))
-    assert "a damaged zip file" in refused(tmp_path, weights, "--arch", "tiny", "--verify-images", path)
+    assert "a damaged zip file" in refused(tmp_path, weights, "--arch", "tiny", "--images", path)
 
 
 def test_an_image_of_a_billion_pixels(weights: Path, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_image_of_a_billion_pixels(weights: Path, tmp_path: Path) -> None:
     header = struct.pack(">LLBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     path = a_zip(tmp_path / "a.zip", {"a.png": png})
-    assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--verify-images", path)
+    assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--images", path)
 
 
 # The disk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -42,8 +43,9 @@ def test_export_tells_what_was_done_and_what_is_next(weights: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("exported_once")
 def test_options_may_come_first(weights: Path, tmp_path: Path) -> None:
-    result = run("--name", "tiny", "--arch", "tiny", "--store", tmp_path / "store", weights, "--version", "3")
+    result = run("--name", "tiny", "--arch", "tiny", "--store", tmp_path / "store", weights, "--version", "3", "--json")
     assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["version"] == "3"
     assert ModelStore(tmp_path / "store").versions("tiny") == ["3"]
 
 
@@ -86,22 +88,32 @@ def test_interruption(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "interrupted" in result.stderr
 
 
+@pytest.mark.parametrize("word", ["quantise", "promte"])
+def test_a_command_with_a_mistake_is_no_checkpoint(word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"there is no command and no file {word!r}; did you mean" in the_mistake(run(word, "mine"))
+    (tmp_path / word).write_text("no weights")
+    assert "did you mean" not in the_mistake(run(word, "--name", "mine"))
+
+
 @pytest.mark.parametrize("arguments", [(), ("--help",)])
 def test_help_shows_both_commands_and_examples(arguments: tuple[str, ...]) -> None:
     result = run(*arguments)
     assert result.exit_code == 0
     assert "Usage: python -m export CHECKPOINT --arch NAME --name MODEL" in result.stdout
-    assert "python -m export train --data" in result.stdout
-    assert "--verify-images" in result.stdout
+    assert "python -m export train --images" in result.stdout
+    assert "--images" in result.stdout
 
 
 def test_train_then_export(tmp_path: Path, pictures: Callable[..., Path]) -> None:
     folder = pictures(("cat", "dog"), count=4, size=16)
     out = tmp_path / "out.pth"
-    result = run("train", "--data", folder, "--arch", "tiny", "--epochs", 1, "--out", out, "--validate", folder)
+    result = run("train", "--images", folder, "--arch", "tiny", "--epochs", 1, "--output", out, "--validate", folder)
     assert result.exit_code == 0, result.output
     assert f"python -m export {out} --name MODEL" in result.stdout
-    result = run(out, "--name", "pets", "--store", tmp_path / "store", "--verify-images", folder)
+    again = run("train", "--images", folder, "--arch", "tiny", "--epochs", 1, "-o", tmp_path / "more.pth", "--json")
+    assert json.loads(again.stdout) == {"checkpoint": str(tmp_path / "more.pth"), "architecture": "tiny"}
+    result = run(out, "--name", "pets", "--store", tmp_path / "store", "--images", folder)
     assert result.exit_code == 0, result.output
     assert ModelStore(tmp_path / "store").resolve("pets").labels() == ("cat", "dog")
     assert "accuracy" in result.stdout
@@ -110,10 +122,10 @@ def test_train_then_export(tmp_path: Path, pictures: Callable[..., Path]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--data", "absent.zip"), "neither a folder nor a zip"),
-        (("--data", "absent.zip", "--arch", "resnet51"), "unknown architecture"),
-        (("--data", "absent.zip", "--epochs", "0"), "--epochs"),
-        ((), "--data"),
+        (("--images", "absent.zip"), "neither a folder nor a zip"),
+        (("--images", "absent.zip", "--arch", "resnet51"), "unknown architecture"),
+        (("--images", "absent.zip", "--epochs", "0"), "--epochs"),
+        ((), "--images"),
     ],
 )
 def test_train_mistakes(arguments: tuple[str, ...], message: str) -> None:

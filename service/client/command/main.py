@@ -1,4 +1,4 @@
-"""``python -m service.client``: images from the command line to a running service, results as files."""
+"""``python -m service client``: images from the command line to a running service, results as files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
+from model_store.command_line.program import Program
 from service.client.command.asking import Ask, Outcome, failed
 from service.client.command.files import Source, printable
 from service.client.command.options import BATCH, shared
@@ -19,24 +20,22 @@ from service.client.command.saving import save, targets
 from service.client.concurrent import AsyncClient
 from service.client.results import Problem
 
-PROGRAM: Final = "python -m service.client"
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program)
 def main() -> None:
     """Ask a running service about images.
 
     FILES are files, folders with images at any depth, patterns such as
     'photos/**/*.jpg', and - for standard input. Results have the order of the
-    files. Exit status: 0 all well; 1 some images failed, their rows say why;
-    2 wrong usage, or the service cannot be reached or refuses everything.
+    files. Status 1: some images failed, their rows say why; 2: the service
+    cannot be reached, or refuses everything.
 
     \b
     Examples:
-      python -m service.client predict photos/
-      python -m service.client predict photos/ --top-k 3 --output labels.csv
-      python -m service.client embed photos/ --output vectors.parquet
-      python -m service.client explain ship.jpg --save maps/ --style overlay
+      python -m service client predict photos/
+      python -m service client predict photos/ --top-k 3 --output labels.csv
+      python -m service client embed photos/ --output vectors.parquet
+      python -m service client explain ship.jpg --save maps/ --style overlay
     """
 
 
@@ -48,7 +47,12 @@ def main() -> None:
 )
 @click.option("--min-probability", type=click.FloatRange(0, 1), help="Leave images without a label below this.")
 def predict(options: Shared, top_k: int, min_probability: float | None) -> None:
-    """What the images show."""
+    """What the images show.
+
+    \b
+    Example:
+      python -m service client predict photos/ --top-k 3 --output labels.csv
+    """
 
     def ask(client: AsyncClient, _: Sequence[Source]) -> Ask:
         async def asked(sources: Sequence[Source], images: Sequence[bytes]) -> list[Outcome]:
@@ -65,7 +69,12 @@ def predict(options: Shared, top_k: int, min_probability: float | None) -> None:
 @BATCH
 @click.option("--normalize", is_flag=True, help="Vectors of length 1.")
 def embed(options: Shared, normalize: bool) -> None:
-    """The images' feature vectors."""
+    """The images' feature vectors.
+
+    \b
+    Example:
+      python -m service client embed photos/ --output vectors.parquet
+    """
 
     def ask(client: AsyncClient, _: Sequence[Source]) -> Ask:
         async def asked(sources: Sequence[Source], images: Sequence[bytes]) -> list[Outcome]:
@@ -91,7 +100,12 @@ def embed(options: Shared, normalize: bool) -> None:
 @click.option("--opacity", type=click.FloatRange(0, 1), help="Of the heatmap over the image.")
 @click.option("--colormap", metavar="NAME", help="The heatmap's colours.")
 def explain(options: Shared, folder: Path | None, class_: str | None, **drawing: Any) -> None:
-    """Where in the images the network saw a class."""
+    """Where in the images the network saw a class.
+
+    \b
+    Example:
+      python -m service client explain ship.jpg --save maps/ --style overlay
+    """
     if folder is None and any(value is not None for value in drawing.values()):
         raise click.UsageError("--style, --opacity and --colormap need --save DIR")
 

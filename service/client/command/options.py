@@ -37,6 +37,14 @@ def _key(_: click.Context, __: click.Parameter, given: str | None) -> str | None
     return given or None
 
 
+def _reference(model: str | None, version: str | None) -> tuple[str | None, str | None]:
+    """``NAME@VERSION`` as the two, which ``--version`` may say as well, but not otherwise."""
+    name, _, of_name = (model or "").partition("@")
+    if of_name and version not in (None, of_name):
+        raise click.UsageError(f"--model {model} and --version {version} differ: name one version")
+    return name or None, of_name or version
+
+
 _OPTIONS: Final = (
     click.argument("files", nargs=-1, required=True),
     click.option(
@@ -55,8 +63,8 @@ _OPTIONS: Final = (
         callback=_key,
         help="Where the service asks for one; others on this machine see the option, the variable they do not.",
     ),
-    click.option("--model", metavar="NAME", help="The model; the service's default one if absent."),
-    click.option("--version", metavar="VERSION", help="Its version or alias."),
+    click.option("--model", metavar="NAME[@VERSION]", help="The model; the service's default one if absent."),
+    click.option("--version", metavar="VERSION", help="Its version or alias; of the default model, too."),
     click.option(
         "--concurrency",
         type=click.IntRange(1, 1000),
@@ -106,6 +114,7 @@ def shared(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def command(**given: Any) -> None:
+        given["model"], given["version"] = _reference(given["model"], given["version"])
         function(Shared(**{name: given.pop(name) for name in names if name in given}), **given)
 
     for option in reversed(_OPTIONS):

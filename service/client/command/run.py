@@ -12,8 +12,9 @@ from typing import Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from model_store.command_line.program import SOME_FAILED, Interrupted
+from model_store.command_line.progress import ImagesBar
 from service.client.base import Options
 from service.client.command.asking import Ask, Outcome, ask_all
 from service.client.command.files import NoImages, Source, find
@@ -24,10 +25,6 @@ from service.client.command.records import Layout
 from service.client.concurrent import AsyncClient
 from service.client.errors import ClientError, Refused
 from service.client.retry import Retry
-
-ALL_WELL: Final = 0
-SOME_FAILED: Final = 1
-INTERRUPTED: Final = 130
 
 _OVERLOADED: Final = 429
 
@@ -64,48 +61,35 @@ class _Told:
 
     def __init__(self, total: int) -> None:
         self._console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self.progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self.progress.add_task("images", total=total, rate="")
-        self._total = total
-        self._done = 0
+        self.bar = ImagesBar(total, self._console, stays=True)
         self._retried: set[str] = set()
-        self.failures: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
 
     def outcomes(self, outcomes: Sequence[Outcome]) -> None:
-        self._done += len(outcomes)
-        self.failures.update(outcome.result.error.code for outcome in outcomes if outcome.result.error is not None)
-        task = self.progress.tasks[0]
-        rate = f"{self._done / task.elapsed:.0f}/s" if task.elapsed else ""
-        failed = f", [red]{self.failures.total()} failed" if self.failures else ""
-        self.progress.update(self._task, completed=self._done, rate=rate, description=f"images{failed}")
+        codes = [outcome.result.error.code for outcome in outcomes if outcome.result.error is not None]
+        self._failures.update(codes)
+        self.bar.add(len(outcomes), len(codes))
 
     def retry(self, error: ClientError) -> None:
         """A line for the first failure of each kind: a crowd of them says no more."""
         if error.code not in self._retried:
             self._retried.add(error.code)
-            self.line(f"{error}; trying again")
+            self._line(f"{error}; trying again")
 
-    def line(self, text: str) -> None:
+    def _line(self, text: str) -> None:
         self._console.print(plain(text), soft_wrap=True, markup=False, highlight=False)
 
     def summary(self) -> None:
-        if 0 < self._done < self._total:
-            self.line(f"{self._total - self._done} of {self._total} images were not asked about")
-        if self.failures:
-            codes = ", ".join(f"{code} {count}" for code, count in self.failures.most_common())
-            self.line(f"{self.failures.total()} of {self._total} images failed: {codes}")
+        total = self.bar.total
+        if 0 < self.bar.done < total:
+            self._line(f"{total - self.bar.done} of {total} images were not asked about")
+        if self._failures:
+            codes = ", ".join(f"{code} {count}" for code, count in self._failures.most_common())
+            self._line(f"{self.bar.failed} of {total} images failed: {codes}")
 
 
 def run(shared: Shared, command: Command) -> int:
-    """The exit status: 0, 1 where images failed, 130 after Ctrl-C; raises ``click.ClickException`` for 2."""
+    """The exit status: 0, or 1 where images failed; raises ``click.ClickException`` and ``Interrupted`` for others."""
     chosen = form(shared.format, shared.output, command.piped)
     if chosen == "parquet":
         check_parquet()
@@ -113,8 +97,6 @@ def run(shared: Shared, command: Command) -> int:
         sources = find(shared.files)
     except NoImages as error:
         raise Failed(str(error)) from error
-    except KeyboardInterrupt:  # while standard input was read
-        return INTERRUPTED
     told = _Told(len(sources))
     try:
         with opened(shared.output, chosen, command.layout, [source.name for source in sources]) as writer:
@@ -123,12 +105,11 @@ def run(shared: Shared, command: Command) -> int:
                 writer.write(outcomes)
                 told.outcomes(outcomes)
 
-            with told.progress:
+            with told.bar:
                 asyncio.run(_ask(shared, command, sources, write, told))
-    except KeyboardInterrupt:
-        told.line("interrupted; what was written is whole")
+    except KeyboardInterrupt as error:
         told.summary()
-        return INTERRUPTED
+        raise Interrupted("what was written is whole") from error
     except ClientError as error:
         told.summary()
         raise Failed(str(error)) from error
@@ -137,7 +118,7 @@ def run(shared: Shared, command: Command) -> int:
             raise  # click ends quietly where nobody reads any more
         raise Failed(f"the results cannot be written: {error.strerror}") from error
     told.summary()
-    return SOME_FAILED if told.failures else ALL_WELL
+    return SOME_FAILED if told.bar.failed else 0
 
 
 async def _ask(

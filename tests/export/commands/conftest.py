@@ -28,10 +28,12 @@ class Exported:
     store: Path
     checkpoint: Path
 
-    def call(self, command: click.Command, *words: str, store: bool = True) -> tuple[int, str]:
+    def call(self, command: click.Command, *words: str, store: bool = True, answer: str = "") -> tuple[int, str]:
         """Exit status and standard output; errors that the program prints as one line are raised."""
         options = ["--store", str(self.store)] if store else []
-        result = CliRunner().invoke(command, [*words, *options], standalone_mode=False, catch_exceptions=False)
+        result = CliRunner().invoke(
+            command, [*words, *options], standalone_mode=False, catch_exceptions=False, input=answer
+        )
         return result.exit_code, result.stdout
 
 

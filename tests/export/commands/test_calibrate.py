@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,11 @@ def test_what_was_measured_and_published_is_told(words: list[object], tmp_path: 
     assert "AUROC" not in result.stdout
     assert Path(found["report"]).is_file()
     assert "note: with " in result.stderr
+
+
+def test_as_json(words: list[object]) -> None:
+    found = json.loads(run(*words, "--json").stdout)
+    assert (found["model"], found["version"], found["classes"]) == ("colours", "2", len(colours.LABELS))
 
 
 def test_outliers_and_coverage(words: list[object], tmp_path: Path) -> None:

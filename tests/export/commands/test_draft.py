@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,11 @@ def test_what_was_measured_and_published_is_told(words: list[object], tmp_path: 
     scaling = ModelStore(tmp_path / "store").resolve("colours").manifest.preprocessing.jpeg_scaling
     assert scaling is not None
     assert (scaling.margin, scaling.gate.min_agreement) == (2, 0.9)
+
+
+def test_as_json(words: list[object]) -> None:
+    found = json.loads(run(*words, "--min-agreement", 90, "--json").stdout)
+    assert (found["model"], found["version"]) == ("colours", "2")
 
 
 def test_a_margin_that_is_too_large_for_the_photos(words: list[object], tmp_path: Path) -> None:

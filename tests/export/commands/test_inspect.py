@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -84,3 +85,34 @@ def test_a_variant_with_where_it_was_compared(exported: Exported) -> None:
     _, text = exported.call(inspect_command, "pets")
     assert rows(text)["bf16"].startswith("model.fp32.onnx, ")
     assert rows(text)["gate"] == "passed, on openvino: top-1 agreement with fp32 100.00%, 8 images of made up"
+
+
+def test_as_json(exported: Exported) -> None:
+    stored = ModelStore(exported.store).resolve("pets", "1")
+    add_bf16(stored)
+    found = json.loads(exported.call(inspect_command, "pets@1", "--json")[1])
+    (fp32,) = (variant for variant in stored.manifest.variants if variant.precision == "fp32")
+    assert fp32.parity
+    assert fp32.parity.accuracy
+    file = {"file": fp32.file, "bytes": fp32.bytes, "sha256": fp32.sha256, "gated": True}
+    assert found == {
+        "model": "pets",
+        "version": "1",
+        "folder": str(stored.folder),
+        "architecture": "tiny",
+        "classes": 7,
+        "variants": [
+            file | {"precision": "fp32", "accuracy": fp32.parity.accuracy.exported},
+            file | {"precision": "bf16", "accuracy": None},
+        ],
+        "created": stored.manifest.created.isoformat(),
+        "parameters": stored.manifest.architecture.parameters,
+        "source": stored.manifest.source.model_dump(),
+        "labels": ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"],
+    }
+
+
+def test_a_checkpoint_as_json(exported: Exported) -> None:
+    found = json.loads(exported.call(inspect_command, str(exported.checkpoint), "--json")[1])
+    assert (found["checkpoint"], found["origin"]) == (str(exported.checkpoint), "pytorch")
+    assert (found["architectures"], found["classes"], found["labels"]) == (["tiny"], 7, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,23 @@ def test_without_a_word_both_are_listed(exported: Exported) -> None:
 )
 def test_specs_in_words(name: str, words: str) -> None:
     assert words in describe(SPECS[name])
+
+
+def test_as_json(exported: Exported) -> None:
+    ModelStore(exported.store).set_alias("pets", "canary", "1")
+    _, text = exported.call(list_command, "--json")
+    found = json.loads(text)
+    assert [(one["model"], one["version"], one["names"]) for one in found["models"]] == [
+        ("pets", "1", ["canary"]),
+        ("pets", "2", ["served"]),
+    ]
+    assert found["models"][0]["variants"][0]["precision"] == "fp32"
+    (resnet50,) = (one for one in found["architectures"] if one["name"] == "resnet50")
+    assert resnet50 == {
+        "name": "resnet50",
+        "input": 224,
+        "parameters": 25557032,
+        "multiply_adds": resnet50["multiply_adds"],
+        "embedding": 2048,
+    }
+    assert list(json.loads(exported.call(list_command, "models", "--json")[1])) == ["models"]

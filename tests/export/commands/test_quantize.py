@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def test_every_option(asked: list[VariantRequest]) -> None:
     assert (request.rules.off, request.rules.fallback) == (True, 3)
     thresholds = request.rules.thresholds
     assert (thresholds.max_accuracy_drop, thresholds.min_agreement) == pytest.approx((0.015, 0.9))
+
+
+def test_as_json(asked: list[VariantRequest]) -> None:
+    found = json.loads(run("colours", "--calibrate", "a", "--store", "s", "--json").stdout)
+    assert (found["model"], found["version"], found["folder"]) == ("colours", "1", "s/colours/1")
+    assert [variant["precision"] for variant in found["variants"]] == ["fp32"]
 
 
 def test_several_precisions_once_each(asked: list[VariantRequest]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ def test_what_was_measured_and_published_is_told(tmp_path: Path) -> None:
     most = colours.LABELS[reference.top_classes[0]]
     assert found["classes"].startswith(f"{most} {reference.classes[0] / 200:.1%}, ")
     assert found["embedding"].endswith(" dimensions")
+    again = run("reference", "colours", "--store", store, "--images", images, "--json")
+    published = json.loads(again.stdout)
+    assert (published["model"], published["version"], published["folder"]) == ("colours", "3", f"{store}/colours/3")
     inspected = run("inspect", "colours", "--store", store)
     assert "200 images of photos" in inspected.stdout
 

@@ -119,3 +119,13 @@ def test_without_labels_there_is_no_accuracy(exported: Exported, pictures: Pictu
     status, text = exported.call(verify_command, "pets@1", "--images", str(unlabelled))
     assert status == 0
     assert "no accuracy: not every image is in a class folder" in text
+
+
+def test_as_json(exported: Exported, images: str, stored: StoredModel) -> None:
+    status, text = exported.call(verify_command, "pets", "--images", images, "--json")
+    found = json.loads(text)
+    assert (status, found["model"], found["version"], found["passed"]) == (0, "pets", "2", True)
+    assert [one["subject"] for one in found["findings"]] == ["files", "images", "fp32"]
+    (stored.folder / "labels.txt").write_text("other")
+    status, text = exported.call(verify_command, "pets", "--images", images, "--json")
+    assert (status, json.loads(text)["passed"]) == (1, False)

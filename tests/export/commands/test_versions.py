@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 import pytest
 
@@ -58,6 +60,8 @@ def test_remove(exported: Exported) -> None:
 def test_remove_asks_and_no_answer_is_no(exported: Exported) -> None:
     with pytest.raises(click.Abort):
         exported.call(remove, "pets@1")
+    with pytest.raises(ExportError, match="the answer was no"):
+        exported.call(remove, "pets@1", answer="n\n")
     assert ModelStore(exported.store).versions("pets") == ["1", "2"]
 
 
@@ -75,3 +79,13 @@ def test_a_web_server_is_refused_before_it_is_asked(exported: Exported, words: t
             exported.call(
                 command, *words[: 1 if command is remove else None], "--store", "https://h/models", store=False
             )
+
+
+def test_as_json(exported: Exported) -> None:
+    def told(command: click.Command, *words: str) -> object:
+        return json.loads(exported.call(command, *words, "--json")[1])
+
+    assert told(promote, "pets@2") == {"model": "pets", "version": "2", "alias": None}
+    assert told(promote, "pets@1", "--alias", "old") == {"model": "pets", "version": "1", "alias": "old"}
+    assert told(promote, "pets", "--alias", "old", "--remove") == {"model": "pets", "version": None, "alias": "old"}
+    assert told(remove, "pets@1", "--yes") == {"model": "pets", "version": "1"}

@@ -43,7 +43,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_one_run_of_an_experiment(images: Path, tmp_path: Path) -> None:
-    arguments = ("--data", str(images), "--test", str(images), "--out", str(tmp_path / "out"), "--images", "12")
+    arguments = (
+        "--images",
+        str(images),
+        "--validate",
+        str(images),
+        "--output",
+        str(tmp_path / "out"),
+        "--training-images",
+        "12",
+    )
     assert run("degradation", *arguments, "--epochs", "1", "--only", "cifar_plain20") == ""
     assert list(gather(tmp_path / "out")) == ["cifar_plain20"]
 
@@ -55,7 +64,18 @@ def test_everything_from_start_to_end(images: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(shattered, "measure_all", lambda: quick)
     monkeypatch.setattr(shattered, "showcase", lambda: {"white noise": shattered.white_noise(4)})
     out = tmp_path / "out"
-    arguments = ("--data", str(images), "--test", str(images), "--out", str(out), "--images", "12", "--epochs", "1")
+    arguments = (
+        "--images",
+        str(images),
+        "--validate",
+        str(images),
+        "--output",
+        str(out),
+        "--training-images",
+        "12",
+        "--epochs",
+        "1",
+    )
     text = run("all", *arguments)
     assert [name for name in ("degradation", "shortcuts", "gradients", "shattered") if f"{name}\n" in text]
     assert "12 images" in text
@@ -72,7 +92,7 @@ def test_report_fills_the_document(tmp_path: Path) -> None:
     records.save([IdentityCheck("net", "layer1.1", True, 4, 0.0, 0.0, 1.0, 0.0, 1.0)], tmp_path / "identity.json")
     document = tmp_path / "residual-learning.md"
     document.write_text("<!-- study:identity -->\n<!-- /study:identity -->\n")
-    assert run("report", "--out", str(tmp_path), "--docs", str(tmp_path)) == f"{document}: identity\n"
+    assert run("report", "--output", str(tmp_path), "--docs", str(tmp_path)) == f"{document}: identity\n"
     assert "net layer1.1, trained" in document.read_text()
 
 
@@ -88,10 +108,20 @@ def test_networks_that_are_not_trained_are_checked_as_initialised(images: Path, 
 
 
 def test_images_are_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="name --data and --test"):
-        run("degradation", "--out", str(tmp_path))
+    with pytest.raises(StudyError, match="name --images and --validate"):
+        run("degradation", "--output", str(tmp_path))
 
 
 def test_unknown_run(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="--only cifar_plain21: not one of its runs: cifar_plain20"):
-        run("degradation", "--data", "a.zip", "--test", "b.zip", "--out", str(tmp_path), "--only", "cifar_plain21")
+        run(
+            "degradation",
+            "--images",
+            "a.zip",
+            "--validate",
+            "b.zip",
+            "--output",
+            str(tmp_path),
+            "--only",
+            "cifar_plain21",
+        )

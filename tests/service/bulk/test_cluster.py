@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from service.bulk.cluster import _share
-from tests.service.bulk.test_command import ROOT, a_tar, command, environment
+from tests.service.commands.test_bulk import ROOT, a_tar, command, environment
 from tests.service.conftest import publish_tiny
 
 PART = 50

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import STAGES, Metrics
-from service.metrics.__main__ import reference
 from service.metrics.definitions import DEFINITIONS
+from service.metrics.reference import reference
 
 # What a model that is gone leaves.
 COUNTS = ("resnet_images", "resnet_batch_images", "resnet_prediction")

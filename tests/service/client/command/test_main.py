@@ -66,6 +66,19 @@ def test_options_go_into_the_query(command: Run) -> None:
     assert request.headers["x-key"] == "k"
 
 
+@pytest.mark.parametrize("words", ["--model m@2", "--model m@2 --version 2", "--model m --version 2"])
+def test_a_model_and_its_version(command: Run, words: str) -> None:
+    service = Script(labels)
+    assert command(service, "predict", "a.jpg", *words.split()).exit_code == 0
+    assert dict(service.requests[0].url.params) == {"model": "m", "version": "2", "top_k": "1"}
+
+
+def test_two_versions_are_one_too_many(command: Run) -> None:
+    done = command(Script(labels), "predict", "a.jpg", "--model", "m@2", "--version", "3")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: --model m@2 and --version 3 differ")
+
+
 def test_the_url_may_be_a_variable(command: Run) -> None:
     service = Script(labels)
     command(service, "predict", "a.jpg", env={"SERVER_URL": "http://elsewhere.test"})
@@ -125,7 +138,7 @@ def test_no_service(command: Run) -> None:
     done = command(Script(httpx.ConnectError("refused")), "predict", ".", "--retries", "1")
     assert done.exit_code == 2
     assert done.stdout == ""
-    assert done.stderr.endswith("Error: http://127.0.0.1:3000: no connection: refused\n")
+    assert done.stderr.endswith("error: http://127.0.0.1:3000: no connection: refused\n")
 
 
 def test_a_service_that_dies_leaves_what_there_is(command: Run, tmp_path: Path) -> None:
@@ -148,7 +161,7 @@ def test_a_service_that_dies_leaves_what_there_is(command: Run, tmp_path: Path) 
 def test_another_service_or_no_such_model(command: Run, response: httpx.Response) -> None:
     done = command(Script(response), "predict", ".")
     assert done.exit_code == 2
-    assert "Error: " in done.stderr
+    assert "error: " in done.stderr
     assert "Traceback" not in done.output
 
 
@@ -171,13 +184,13 @@ def test_wrong_usage(command: Run, words: str) -> None:
     service = Script(labels)
     done = command(service, *words.split())
     assert done.exit_code == 2
-    assert "Error: " in done.stderr
+    assert "error: " in done.stderr
     assert not service.requests
 
 
 def test_a_message_does_not_steer_the_terminal(command: Run) -> None:
     done = command(Script(refusal(400, "bad\x1b[2J", "two\nlines\x07")), "predict", ".")
-    assert done.stderr == "Error: two\ufffdlines\ufffd (400 bad\ufffd[2J)\n"
+    assert done.stderr == "error: two\ufffdlines\ufffd (400 bad\ufffd[2J)\n"
 
 
 def test_without_pyarrow(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -186,7 +199,7 @@ def test_without_pyarrow(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "old.parquet").write_text("kept")
     done = command(labels, "predict", "a.jpg", "-o", "old.parquet")
     assert done.exit_code == 2
-    assert done.stderr == "Error: Parquet needs pyarrow: pip install 'resnet-serving[parquet]'\n"
+    assert done.stderr == "error: Parquet needs pyarrow: pip install 'resnet-serving[parquet]'\n"
     assert (tmp_path / "old.parquet").read_text() == "kept"
 
 

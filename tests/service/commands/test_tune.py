@@ -30,7 +30,7 @@ from tests.end_to_end.test_documents import commands
 from tests.service.conftest import TinyModel, a_gate, a_png, publish_tiny, serving
 from tests.service.tuning.conftest import a_choice, a_profile
 
-PROGRAM = ".venv/bin/python -m service.tune "
+PROGRAM = ".venv/bin/python -m service tune "
 QUICK = ["--seconds", "0.02", "--rounds", "1"]
 EASY = ["--p99-ms", "1000000"]
 
@@ -42,7 +42,7 @@ def environment(**settings: str) -> dict[str, str]:
 
 def tune(*arguments: str | Path, cwd: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "service.tune", *map(str, arguments)],
+        [sys.executable, "-m", "service", "tune", *map(str, arguments)],
         cwd=cwd,
         env=environment(**settings),
         capture_output=True,
@@ -333,7 +333,7 @@ def test_errors_are_one_line(stored: StoredModel, arguments: list[str], settings
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_keeps_nothing(stored: StoredModel, by: signal.Signals) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "service.tune", "tiny", "--store", str(store(stored)), "--seconds", "600"],
+        [sys.executable, "-m", "service", "tune", "tiny", "--store", str(store(stored)), "--seconds", "600"],
         env=environment(provider="cpu"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -352,7 +352,7 @@ def test_interrupted_it_keeps_nothing(stored: StoredModel, by: signal.Signals) -
 def test_help() -> None:
     done = tune("--help")
     assert done.returncode == 0
-    assert re.search(r"python -m service.tune \[OPTIONS\] MODEL", done.stdout)
+    assert re.search(r"python -m service tune \[OPTIONS\] MODEL", done.stdout)
 
 
 # The documents

@@ -1,16 +1,14 @@
-"""``python -m service.keys new NAME``: an API key, and the line that lets its holder in."""
+"""``python -m service keys new NAME``: an API key, and the line that lets its holder in."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 import click
 
+from model_store.command_line.program import Program
 from service.access.keys import Limits, checked_name, line_of, new_key, parse_keys
-
-PROGRAM: Final = "python -m service.keys"
 
 
 def _name(_: click.Context, __: click.Parameter, name: str) -> str:
@@ -20,9 +18,14 @@ def _name(_: click.Context, __: click.Parameter, name: str) -> str:
         raise click.BadParameter(str(error)) from error
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Program)
 def keys() -> None:
-    """API keys of the service: who sets RESNET_API_KEYS_FILE or RESNET_API_KEYS lets in none without one."""
+    """API keys of the service: who sets RESNET_API_KEYS_FILE or RESNET_API_KEYS lets in none without one.
+
+    \b
+    Example:
+      python -m service keys new mobile-app --file keys.txt
+    """
 
 
 @keys.command()
@@ -45,8 +48,8 @@ def new(name: str, file: Path | None, images_per_s: float | None, burst: int | N
 
     \b
     Examples:
-      python -m service.keys new mobile-app
-      python -m service.keys new mobile-app --file keys.txt --images-per-s 50
+      python -m service keys new mobile-app
+      python -m service keys new mobile-app --file keys.txt --images-per-s 50
     """
     key = new_key()
     line = line_of(name, key, images_per_s=images_per_s, burst=burst, concurrency=concurrency)
@@ -70,7 +73,3 @@ def _append(path: Path, line: str) -> None:
         raise click.ClickException(f"{path}: {error}") from error
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
-
-
-if __name__ == "__main__":
-    keys(prog_name=PROGRAM)

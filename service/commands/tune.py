@@ -1,11 +1,9 @@
-"""``python -m service.tune MODEL``: measure settings here, keep the best in a profile that the service uses."""
+"""``python -m service tune MODEL``: measure settings here, keep the best in a profile that the service uses."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import signal
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,13 +15,14 @@ import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from model_store.locations import open_store, parse_location
-from model_store.manifest import ManifestError
+from model_store.command_line.options import json_option, print_json
+from model_store.command_line.program import SOME_FAILED, when_interrupted
+from model_store.locations import open_store
 from model_store.stored_model import StoredModel
-from service.config import Settings, load_settings, variable
+from service.commands.options import settings_with, store_option
+from service.config import Settings, variable
 from service.cpus import available_cpus
 from service.precision import check_precision
-from service.runtime import StartError
 from service.tuning.images import TuneError, load_images
 from service.tuning.machine import key_here
 from service.tuning.measure import Plan, Subject
@@ -32,11 +31,7 @@ from service.tuning.report import check_plot, failures, picture, table, text_plo
 from service.tuning.search import Outcome, Search
 from service.workers import worker_count
 
-PROGRAM: Final = "python -m service.tune"
 _RESTLESS: Final = 0.3
-_MISSED: Final = 1
-_FAILED: Final = 2
-_INTERRUPTED: Final = 130
 
 
 @click.command()
@@ -68,15 +63,12 @@ _INTERRUPTED: Final = 130
     show_default=True,
     help="How often; the medians count.",
 )
-@click.option(
-    "--store",
-    metavar="DIR_OR_URL",
-    help=f"The model store, a folder or a URL; by default {variable('model_store')}, or the one in this repository.",
-)
+@store_option
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Also draw the plot: PNG, SVG, PDF."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print all that was measured as JSON, the table on stderr.")
+@json_option
+@when_interrupted("no profile was written")
 def tune(
     model: str,
     p99_ms: float,
@@ -96,14 +88,13 @@ def tune(
 
     \b
     Examples:
-      python -m service.tune cifar10-resnet16
-      python -m service.tune mine --p99-ms 30 --images photos/ --store models
+      python -m service tune cifar10-resnet16
+      python -m service tune mine --p99-ms 30 --images photos/ --store models
     """
-    settings = load_settings()
-    stored = open_store(settings.store.model_store if store is None else store, settings.store.store_cache).find(model)
-    if store is not None:
-        update = {"model_store": parse_location(store)}
-        settings = settings.model_copy(update={"store": settings.store.model_copy(update=update)})
+    # What fails is in the table; the runtimes' own words would tear the progress bar.
+    logging.getLogger("service").setLevel(logging.CRITICAL)
+    settings = settings_with(store)
+    stored = open_store(settings.store.model_store, settings.store.store_cache).find(model)
     stored.verify()
     check_precision(stored, settings.inference.precision)
     folder = _writable_folder(settings, stored)
@@ -120,8 +111,8 @@ def tune(
         picture(plot, outcome, p99_ms)
     _show(told if as_json else Console(), outcome, profile, path)
     if as_json:
-        click.echo(json.dumps(_everything(outcome, profile, path), indent=2))
-    sys.exit(0 if profile.meets_goal else _MISSED)
+        print_json(_everything(outcome, profile, path))
+    sys.exit(0 if profile.meets_goal else SOME_FAILED)
 
 
 def _writable_folder(settings: Settings, stored: StoredModel) -> Path:
@@ -217,30 +208,3 @@ def _everything(outcome: Outcome, profile: Profile, path: Path) -> dict[str, Any
         "passed_over": outcome.passed_over,
         "trials": [plain(trial) for trial in outcome.trials],
     }
-
-
-def main() -> None:
-    """Run the command; every error is one line and status 2."""
-    # Terminated is as good as interrupted: nothing half-written stays behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A shell starts what it puts into the background deaf to interrupts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # What fails is in the table; the runtimes' own words would tear the progress bar.
-    logging.getLogger("service").setLevel(logging.CRITICAL)
-    try:
-        tune.main(prog_name=PROGRAM, standalone_mode=False)
-    except click.Abort:
-        _fail("interrupted; no profile was written", _INTERRUPTED)
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except (*StartError, TuneError, ManifestError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str, status: int = _FAILED) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""``python -m service.bulk`` as people call it."""
+"""``python -m service bulk`` as people call it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PART = 100
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "service.bulk", *map(str, arguments)]
+    return [sys.executable, "-m", "service", "bulk", *map(str, arguments)]
 
 
 def environment(store: Path) -> dict[str, str]:

@@ -1,43 +1,30 @@
-"""The command line of bulk scoring."""
+"""``python -m service bulk INPUT...``: many images through a model, without a server."""
 
 from __future__ import annotations
 
-import json
 import logging
-import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
 
-from model_store.locations import parse_location
-from model_store.manifest import ManifestError
+from model_store.command_line.options import json_option, print_json
+from model_store.command_line.program import SOME_FAILED, when_interrupted
 from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.progress import Told
 from service.bulk.scorer import Scorer, find_model
-from service.config import Settings, load_settings, variable
-from service.runtime import StartError
+from service.commands.options import settings_with, store_option
 
 if TYPE_CHECKING:
     from service.bulk.output import Output
 
-PROGRAM: Final = "python -m service.bulk"
-_SOME_FAILED: Final = 1
-_FAILED: Final = 2
-_INTERRUPTED: Final = 130
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("--output", required=True, metavar="OUT.parquet", help="Folder for the results, a path or URL.")
+@click.option("--output", "-o", required=True, metavar="OUT.parquet", help="Folder for the results, a path or URL.")
 @click.option("--model", metavar="NAME[@VERSION]", help="The model; by default the only one of the store.")
-@click.option(
-    "--store",
-    metavar="DIR_OR_URL",
-    help=f"The model store; by default {variable('model_store')}, or the one in this repository.",
-)
+@store_option
 @click.option("--embed", is_flag=True, help="Also write each image's feature vector.")
 @click.option("--top-k", type=click.IntRange(1), default=5, show_default=True, help="Classes of each image.")
 @click.option("--column", help="Of Parquet files: the column with the images' bytes or paths.")
@@ -53,7 +40,8 @@ _INTERRUPTED: Final = 130
     "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="This process, or Ray."
 )
 @click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster; by default one is started on this machine.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option
+@when_interrupted("the same command again goes on with what is missing")
 def bulk(
     inputs: tuple[str, ...],
     output: str,
@@ -72,15 +60,14 @@ def bulk(
 
     INPUT is a folder, a pattern, a zip or tar archive, a list of paths (.txt),
     or a Parquet file with --column; here or wherever fsspec reaches (s3://...).
-    Exit status: 0 all well; 1 some images failed, their rows say why; 2 wrong
-    usage, or the run cannot go on. The same command again goes on with what is
-    missing.
+    Status 1: some images failed, their rows say why. The same command again
+    goes on with what is missing.
 
     \b
     Examples:
-      python -m service.bulk photos/ --output labels.parquet
-      python -m service.bulk 'shards/*.tar' --output vectors.parquet --embed
-      python -m service.bulk images.parquet --column image --output labels.parquet
+      python -m service bulk photos/ --output labels.parquet
+      python -m service bulk 'shards/*.tar' --output vectors.parquet --embed
+      python -m service bulk images.parquet --column image --output labels.parquet
     """
     try:
         from service.bulk.output import Output, Run
@@ -88,7 +75,8 @@ def bulk(
         raise BulkError("bulk scoring needs pyarrow: pip install 'resnet-serving[parquet]'") from error
 
     told = Console(stderr=True)
-    settings = _settings(store)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    settings = settings_with(store)
     stored = find_model(settings, model)
     manifest = stored.manifest
     asked = Asked(inputs, column, key_column, part_images)
@@ -122,19 +110,7 @@ def bulk(
 
             local.run(run, out, scorer, progress)
     _summary(out, progress, before, told, as_json)
-    sys.exit(_SOME_FAILED if progress.failed else 0)
-
-
-def _settings(store: str | None) -> Settings:
-    settings = load_settings()
-    if store is None:
-        return settings
-    try:
-        place = parse_location(store)
-    except ValueError as error:
-        raise BulkError(f"--store {store}: {error}") from error
-    location = place.absolute() if isinstance(place, Path) else place
-    return settings.model_copy(update={"store": settings.store.model_copy(update={"model_store": location})})
+    sys.exit(SOME_FAILED if progress.failed else 0)
 
 
 def _summary(out: Output, progress: Told, before: int, told: Console, as_json: bool) -> None:
@@ -147,7 +123,7 @@ def _summary(out: Output, progress: Told, before: int, told: Console, as_json: b
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(progress.rate, 1),
         }
-        click.echo(json.dumps(found))
+        print_json(found)
         return
     failed = f", {progress.failed} failed (column error)" if progress.failed else ""
     _line(told, f"{progress.done} images in {progress.seconds:.1f} s, {progress.rate:.1f}/s{failed}: {out.url}")
@@ -155,25 +131,3 @@ def _summary(out: Output, progress: Told, before: int, told: Console, as_json: b
 
 def _line(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-def main() -> None:
-    """Run the command; every error is one line and status 2."""
-    # Terminated is as good as interrupted: nothing half-written stays behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A shell starts what it puts into the background deaf to interrupts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        bulk.main(prog_name=PROGRAM, standalone_mode=False)
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; the same command again goes on with what is missing", _INTERRUPTED)
-    except click.ClickException as error:
-        _fail(error.format_message())
-    except (*StartError, BulkError, ManifestError, OSError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str, status: int = _FAILED) -> None:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
-    sys.exit(status)

@@ -1,8 +1,6 @@
-"""``python -m service.metrics`` prints docs/metrics.md."""
+"""docs/metrics.md, which ``python -m service metrics`` prints."""
 
 from __future__ import annotations
-
-import sys
 
 from service.metrics.definitions import DEFINITIONS
 
@@ -13,7 +11,7 @@ def reference() -> str:
         "# Metrics",
         "",
         "`GET /metrics` gives these in Prometheus' text format, added up over all workers. This page is made from",
-        "`service/metrics/definitions.py` by `python -m service.metrics`; a test keeps the two equal.",
+        "`service/metrics/definitions.py` by `python -m service metrics`; a test keeps the two equal.",
         "",
         "| name | type | labels | meaning |",
         "| --- | --- | --- | --- |",
@@ -38,7 +36,3 @@ def reference() -> str:
         "write.",
     ]
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

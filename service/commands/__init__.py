@@ -1,0 +1,1 @@
+"""The commands of `python -m service`, one a module; the client's are in `service.client.command`."""
