@@ -26,7 +26,6 @@ def test_it_says_cost_place_and_answer(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (table,) = json.loads(written.read_text())["tables"]
     lines = {row[0]: row for row in table["rows"]}
-    assert set(lines) == set(names)
     assert lines["jpeg_exif_tags"][4:] == ["decoded", "slot", "classified"]
     assert lines["bmp_runs"][4:] == ["decoded", "apart", "classified"]
     assert lines["tiff_large_tile"][4:] == ["bad_image", "apart", "bad_image"]
