@@ -33,7 +33,7 @@ from benchmarks.decoders import PACKAGES, cykooz_resize, other_decoders  # noqa:
 from benchmarks.jpegs import large_jpeg, on_its_side, photos  # noqa: E402
 from model_store.manifest import JpegScaling, Preprocessing  # noqa: E402
 from model_store.transforms import View, crop_box, load_view, to_rgb, to_tensor, view_tensor  # noqa: E402
-from service.decode import Decoder  # noqa: E402
+from service.images.decode import Decoder  # noqa: E402
 from service.settings import DecodeSettings  # noqa: E402
 
 PHOTOS = ROOT.parent / "shared" / "data" / "photos.zip"

@@ -24,7 +24,7 @@ from benchmarks.report import Report, Target, common_options, median, parse_with
 from benchmarks.server import Server, bento
 from benchmarks.subject import add_model_options, settings_of
 from benchmarks.throughput import BUSY_CLIENTS, Plan, add_tables, measure, summary, targets
-from service.cpus import available_cpus
+from service.process.cpus import available_cpus
 
 PARTS: Final = ("load", "cores", "start", "empty")
 

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import Final
 
-from service.cpus import available_cpus
+from service.process.cpus import available_cpus
 
 # The instructions that decide how fast a network computes on x86-64.
 _FLAGS: Final = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8")

@@ -50,8 +50,8 @@ async def calls_of_a_request(settings: Settings, body: bytes, shared: Path) -> t
     # Only now, as prometheus_client looks for its folder when it is first imported.
     from service.http.api import Api
     from service.metrics import Metrics
+    from service.process.workers import Workers
     from service.runtime import Runtime
-    from service.workers import Workers
 
     metrics, told = Metrics(shared), Told()
     runtime = Runtime(settings, metrics, Workers(None, 1))

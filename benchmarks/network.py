@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.config import Settings
-from service.cpus import available_cpus
-from service.decode import Decoder
-from service.postprocess import Floats
+from service.images.decode import Decoder
+from service.inference.postprocess import Floats
+from service.inference.session import Images, Session
+from service.process.cpus import available_cpus
 from service.providers import Share
 from service.runtime import chosen_models
-from service.session import Images, Session
 
 
 class Network:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from service.forming import Forming, Load, Wait, next_batch
+from service.batching.forming import Forming, Load, Wait, next_batch
 
 _STEPS: Final = 9
 _WARM_UP: Final = 0.1

@@ -25,7 +25,7 @@ from benchmarks.report import Report, common_options, figure, parse_with_parts, 
 from benchmarks.server import bento
 from benchmarks.subject import add_model_options, settings_of
 from service.config import Settings
-from service.cpus import available_cpus
+from service.process.cpus import available_cpus
 
 _OVERHEAD_S: Final = 0.0004
 """CPU time an image beyond decode and inference: docs/performance.md."""

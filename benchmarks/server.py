@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -172,9 +173,14 @@ def total(samples: Samples, name: str, **labels: str) -> float:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        return int(listener.getsockname()[1])
+    """A port that nobody listens on, below those that the system gives to connections: until it is listened on, none
+    of the many that come and go meanwhile may have it.
+    """
+    while True:
+        port = random.randrange(10_000, 30_000)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind((HOST, port))
+            return port
 
 
 def clean_environment(settings: Mapping[str, str]) -> dict[str, str]:

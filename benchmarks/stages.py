@@ -58,14 +58,14 @@ async def stages(settings: Settings, bodies: Sequence[bytes], shared: Path) -> A
 
     from benchmarks.network import Network
     from model_store.transforms import to_tensor
-    from service.batcher import Batcher
-    from service.forming import Forming
+    from service.batching.batcher import Batcher
+    from service.batching.forming import Forming
+    from service.batching.slots import Slots
     from service.http.answers import json_answer
     from service.http.bodies import read_body, split_images
     from service.http.routing import Call
+    from service.inference.postprocess import softmax, top_k
     from service.metrics import STAGES, Metrics
-    from service.postprocess import softmax, top_k
-    from service.slots import Slots
 
     network, metrics = Network(settings), Metrics(shared)
     model = metrics.for_model("some", "1")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from service.config import ConfigError, load_settings, variable
-from service.workers import Workers, make_run_dir, worker_count
+from service.process.workers import Workers, make_run_dir, worker_count
 
 _RUN_DIR = variable("run_dir")
 _MODEL_STORE = variable("model_store")
@@ -47,7 +47,6 @@ from starlette.exceptions import HTTPException  # noqa: E402
 from starlette.types import ASGIApp, Receive, Scope, Send  # noqa: E402
 from uvicorn.protocols.http import auto as uvicorn_auto  # noqa: E402
 
-from service import log_format  # noqa: E402
 from service.errors import NotReady  # noqa: E402
 from service.http import native  # noqa: E402
 from service.http.api import Api  # noqa: E402
@@ -58,14 +57,15 @@ from service.http.metrics_server import MetricsServer  # noqa: E402
 from service.http.probes import BENTOML_PATHS  # noqa: E402
 from service.http.protocol import guarded  # noqa: E402
 from service.jobs.store import JobStore  # noqa: E402
-from service.memory import settle  # noqa: E402
+from service.logs import log_format  # noqa: E402
 from service.metrics import Metrics  # noqa: E402
-from service.ports import check_port  # noqa: E402
+from service.process.memory import settle  # noqa: E402
+from service.process.ports import check_port  # noqa: E402
+from service.process.stopping import SLACK_S, Stopping  # noqa: E402
+from service.process.supervision import supervise  # noqa: E402
+from service.process.tls import bentoml_options, check_tls  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 from service.settings import ServerSettings  # noqa: E402
-from service.stopping import SLACK_S, Stopping  # noqa: E402
-from service.supervision import supervise  # noqa: E402
-from service.tls import bentoml_options, check_tls  # noqa: E402
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer

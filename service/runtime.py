@@ -13,10 +13,13 @@ from typing import Final, ParamSpec, Protocol, TypeVar
 
 from model_store.store import StoreError
 from service.access.control import Access
+from service.batching.gate import Gate
+from service.batching.slots import Slots
 from service.config import ConfigError, Settings
-from service.cpus import available_cpus
 from service.errors import NotReady, ShuttingDown
-from service.gate import Gate
+from service.inference.pipeline import Pipeline
+from service.inference.precision import check_precision
+from service.logs.request_log import RequestLog
 from service.metrics import Metrics
 from service.models.control import Control
 from service.models.lifecycle import Lifecycle
@@ -26,14 +29,11 @@ from service.models.registry import Registry
 from service.models.selection import chosen_models as chosen_models
 from service.models.shadow import Shadows
 from service.models.watcher import Watcher
-from service.pipeline import Pipeline
-from service.precision import check_precision
+from service.process.cpus import available_cpus
+from service.process.workers import Workers
 from service.providers import ProviderUnavailable, candidates
-from service.request_log import RequestLog
-from service.slots import Slots
 from service.tracing import Tracing, check_tracing, start_tracing
 from service.tuning.profile import Profile
-from service.workers import Workers
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from service.bulk.output import Output, Run, schema
 from service.bulk.planning import BulkError
 from service.bulk.scorer import Scorer, find_model
 from service.config import Settings
-from service.cpus import available_cpus
-from service.workers import CORES_PER_WORKER
+from service.process.cpus import available_cpus
+from service.process.workers import CORES_PER_WORKER
 
 _OBJECT_STORE_BYTES: Final = 256 * 2**20
 """Of a Ray started here: all that passes through it are numbers of parts and counts."""

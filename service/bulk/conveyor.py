@@ -12,7 +12,7 @@ from typing import Final, Self, TypeVar
 from service.bulk.parts import Item
 from service.bulk.scorer import Row, Scorer
 from service.errors import BadEntry, ServiceError
-from service.session import Images
+from service.inference.session import Images
 
 T = TypeVar("T")
 

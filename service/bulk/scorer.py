@@ -11,14 +11,14 @@ from model_store.locations import open_store
 from model_store.stored_model import StoredModel
 from service.bulk.planning import BulkError
 from service.config import Settings
-from service.cpus import available_cpus
-from service.decode import Decoded, Decoder
 from service.errors import ServiceError
+from service.images.decode import Decoded, Decoder
+from service.inference.outputs import OutputName, finite, not_finite
+from service.inference.postprocess import Floats, Prediction, energy, softmax, top_k
+from service.inference.session import Images
 from service.metrics import Metrics
 from service.models.loader import Loader
-from service.outputs import OutputName, finite, not_finite
-from service.postprocess import Floats, Prediction, energy, softmax, top_k
-from service.session import Images
+from service.process.cpus import available_cpus
 
 
 @dataclass(frozen=True, slots=True)

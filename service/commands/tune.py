@@ -21,15 +21,15 @@ from model_store.locations import open_store
 from model_store.stored_model import StoredModel
 from service.commands.options import settings_with, store_option
 from service.config import Settings, variable
-from service.cpus import available_cpus
-from service.precision import check_precision
+from service.inference.precision import check_precision
+from service.process.cpus import available_cpus
+from service.process.workers import worker_count
 from service.tuning.images import TuneError, load_images
 from service.tuning.machine import key_here
 from service.tuning.measure import Plan, Subject
 from service.tuning.profile import Profile, check_writable, profiles_folder, save
 from service.tuning.report import check_plot, failures, picture, table, text_plot
 from service.tuning.search import Outcome, Search
-from service.workers import worker_count
 
 _RESTLESS: Final = 0.3
 

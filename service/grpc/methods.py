@@ -14,18 +14,18 @@ import grpc
 from google.protobuf.message import Message
 
 from service.access.holder import Holder
+from service.batching.gate import Gate
 from service.errors import CLIENT_GONE, BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
-from service.gate import Gate
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
 from service.grpc.statuses import code_of, status_code
 from service.http.keys import holder_of
+from service.inference.pipeline import Pipeline
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
-from service.pipeline import Pipeline
-from service.request_log import plain_id
+from service.logs.request_log import plain_id
+from service.logs.stages import CURRENT, Stages
 from service.runtime import Runtime
-from service.stages import CURRENT, Stages
 from service.tracing import Traced
 
 logger = logging.getLogger(__name__)

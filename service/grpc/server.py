@@ -15,10 +15,10 @@ import grpc
 
 from service.config import ConfigError
 from service.grpc.methods import Methods
-from service.ports import address
+from service.process.ports import address
+from service.process.tls import grpc_credentials
 from service.runtime import Runtime
 from service.settings import ServerSettings
-from service.tls import grpc_credentials
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import Final
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from service.batching.gate import BUSY
 from service.errors import (
     CLIENT_GONE,
     DeadlineExceeded,
@@ -21,7 +22,6 @@ from service.errors import (
     SlowClient,
     UnknownRoute,
 )
-from service.gate import BUSY
 from service.http import (
     classify,
     debug,
@@ -42,8 +42,8 @@ from service.http.jobs import Jobs
 from service.http.keys import holder_of
 from service.http.request_ids import request_id
 from service.http.routing import Call, Match, Route, Router
+from service.logs.stages import CURRENT, Stages
 from service.runtime import Runtime
-from service.stages import CURRENT, Stages
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Final
 import orjson
 from starlette.datastructures import Headers
 
+from service.batching.gate import Ticket
 from service.errors import BadRequest, BodyTooLarge, UnsupportedEncoding
-from service.gate import Ticket
 from service.http.disconnect import ClientGone
 from service.http.forms import FormFiles, too_many
 from service.http.routing import Call

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from service import readings
 from service.errors import BadRequest, ImageError, MissingOutput, NoHeatmap
 from service.http.answers import Answer, json_answer
 from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, Share, TopK, answer_of
@@ -15,8 +14,9 @@ from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
 from service.http.schemas import Classified
-from service.pipeline import Pipeline
-from service.readings import Reading
+from service.inference import readings
+from service.inference.pipeline import Pipeline
+from service.inference.readings import Reading
 from service.runtime import Runtime
 
 PartName = Literal["predictions", "embedding", "heatmap", "scores", "timings"]

@@ -19,9 +19,9 @@ from service.http.admin import ADMIN_ERRORS, check_key
 from service.http.answers import Answer, json_answer
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
+from service.logs.request_log import Answered
 from service.metrics.usage import usage_here
 from service.models.served import Served
-from service.request_log import Answered
 from service.runtime import Runtime
 
 _PACKAGES: Final = (

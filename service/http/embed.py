@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from pydantic import Field
 
-from service import readings
 from service.errors import ImageError, MissingOutput, NotAcceptable
 from service.http.accept import choose
 from service.http.answers import Answer, binary_answer, json_answer
@@ -18,8 +17,9 @@ from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
 from service.http.schemas import BINARY, Embeddings
-from service.pipeline import Pipeline
-from service.readings import Reading
+from service.inference import readings
+from service.inference.pipeline import Pipeline
+from service.inference.readings import Reading
 from service.runtime import Runtime
 
 FLOATS: Final = "application/octet-stream"

@@ -6,10 +6,7 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from service import readings
-from service.colormaps import ColorMap
 from service.errors import BadRequest, MissingOutput, NoHeatmap, NotAcceptable
-from service.heatmap import Heatmap, draw, overlay, png
 from service.http.accept import choose
 from service.http.answers import Answer, binary_answer, json_answer
 from service.http.images import IMAGES_BODY, IMAGES_ERRORS, JSON, ModelQuery, Share, answer_of
@@ -17,8 +14,11 @@ from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
 from service.http.schemas import BINARY, Explained
-from service.pipeline import Pipeline
-from service.readings import Reading
+from service.inference import readings
+from service.inference.colormaps import ColorMap
+from service.inference.heatmap import Heatmap, draw, overlay, png
+from service.inference.pipeline import Pipeline
+from service.inference.readings import Reading
 from service.runtime import Runtime
 
 PNG: Final = "image/png"

@@ -26,8 +26,8 @@ from service.errors import (
 from service.http.operation import Content
 from service.http.routing import Call, Query
 from service.http.schemas import BINARY, ImagesBody
-from service.pipeline import Pipeline
-from service.readings import Result
+from service.inference.pipeline import Pipeline
+from service.inference.readings import Result
 
 JSON: Final = "application/json"
 

@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field
 
+from service.batching.gate import Ticket
 from service.errors import (
     NotReady,
     ShuttingDown,
     UnknownModel,
 )
-from service.gate import Ticket
 from service.http.answers import Answer, json_answer
 from service.http.disconnect import UntilDisconnect
 from service.http.images import IMAGES_ERRORS
@@ -21,10 +21,10 @@ from service.http.intake import received_body
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
 from service.http.schemas import BINARY
+from service.inference.pipeline import Pipeline
 from service.inference_protocol.inference import infer
 from service.inference_protocol.metadata import SERVER, model_metadata
 from service.inference_protocol.requests import InferRequest
-from service.pipeline import Pipeline
 from service.runtime import Runtime
 
 _TAG: Final = "inference protocol"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
 
-from service.gate import Ticket
+from service.batching.gate import Ticket
 from service.http.bodies import check_encoding, holds_many, read_body, split_images
 from service.http.disconnect import UntilDisconnect
 from service.http.routing import Call

@@ -21,13 +21,13 @@ from service.http.images import JSON, ModelQuery
 from service.http.job_operations import CREATE, NDJSON, REMOVE, RESULT, SHOW, JobQuery, ResultQuery
 from service.http.routing import Call, Query, Route
 from service.http.uploads import receive_images
+from service.inference.pipeline import Pipeline
+from service.inference.readings import Reading
 from service.jobs.record import Job
 from service.jobs.results import whole_lines
 from service.jobs.runner import Runner
 from service.jobs.scheduler import Scheduler
 from service.jobs.store import RESULTS, JobStore, Upload, no_such_job
-from service.pipeline import Pipeline
-from service.readings import Reading
 from service.runtime import Runtime
 
 PATH: Final = "/v1/jobs"

@@ -21,9 +21,9 @@ from service.http.page import metrics_answer
 from service.http.protocol import guarded
 from service.http.request_ids import request_id
 from service.metrics import Metrics
-from service.ports import listen
+from service.process.ports import listen
+from service.process.tls import uvicorn_options
 from service.settings import AccessSettings, ConnectionSettings, ServerSettings
-from service.tls import uvicorn_options
 
 _PATH: Final = "/metrics"
 _MOST_CONNECTIONS: Final = 64  # each may ask for a page, which takes a thread

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from model_store.manifest import Variant
 from model_store.reference import Feature
 from model_store.reports import Calibration
-from service.drift import Drift
+from service.inference.drift import Drift
 from service.models.served import Served
 from service.models.shadow import Comparison
 from service.settings import CanarySettings

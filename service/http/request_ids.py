@@ -6,7 +6,7 @@ import os
 
 from starlette.datastructures import Headers
 
-from service.request_log import plain_id
+from service.logs.request_log import plain_id
 
 
 def request_id(headers: Headers) -> str:

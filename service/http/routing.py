@@ -18,7 +18,7 @@ from service.access.holder import Holder
 from service.errors import BadRequest
 from service.http.answers import Answer
 from service.http.operation import Operation
-from service.stages import Stages
+from service.logs.stages import Stages
 
 _MAX_PARAMETERS: Final = 64
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")

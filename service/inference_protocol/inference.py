@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from service.decode import Decoded, Ready
-from service.decoding import AnyImage
 from service.errors import BadRequest, DeadlineExceeded, ImageError
+from service.images.decode import Decoded, Ready
+from service.images.decoding import AnyImage
+from service.inference.outputs import OutputName, Outputs
+from service.inference.pipeline import Pipeline
+from service.inference.postprocess import Floats, top_k
 from service.inference_protocol.metadata import outputs_of
 from service.inference_protocol.requests import InferRequest, RequestedOutput
 from service.inference_protocol.tensors import INPUT, join_strings, shown
-from service.outputs import OutputName, Outputs
-from service.pipeline import Pipeline
-from service.postprocess import Floats, top_k
 
 _DEFAULT_OUTPUTS: Final = ("probabilities", "logits")
 _OF_CLASSES: Final = ("probabilities", "logits")

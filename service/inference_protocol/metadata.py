@@ -7,8 +7,8 @@ from typing import Final
 
 from model_store.manifest import Manifest
 from service import __version__
+from service.inference.pipeline import Pipeline
 from service.inference_protocol.tensors import INPUT
-from service.pipeline import Pipeline
 from service.runtime import Runtime
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import Gauge
 
 from model_store.reference import FEATURES
-from service.drift import Distances
+from service.inference.drift import Distances
 from service.metrics.definitions import DRIFT_EMBEDDING, DRIFT_IMAGES, DRIFT_PSI, Definition
 
 NOTHING: Final = -1.0

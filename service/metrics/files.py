@@ -10,7 +10,7 @@ from typing import Final
 
 from prometheus_client import values
 
-from service.workers import alive
+from service.process.workers import alive
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from time import perf_counter
 
 from prometheus_client import Gauge
 
+from service.inference.postprocess import Floats
 from service.metrics.predictions import PredictionTally
 from service.metrics.tally import CounterTally, HistogramTally, Tally
-from service.postprocess import Floats
 
 
 class ModelMetrics:

@@ -1,7 +1,8 @@
 """What a model says of the images that come: how often each class is the best, and how sure it is of it.
 
 A slot only leaves its batch's logits. They are counted some at a time, as numpy's calls cost more than their work on
-one image. Drift (service/drift.py) reads logits for itself: at its reference's temperature, and not of all images.
+one image. Drift (service/inference/drift.py) reads logits for itself: at its reference's temperature, and not of all
+images.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import numpy as np
 from prometheus_client import Counter, Histogram
 
 from model_store.reference import MOST_CLASSES
+from service.inference.postprocess import Floats
 from service.metrics.tally import HistogramTally
-from service.postprocess import Floats
 
 OTHER: Final = "other"
 _TOGETHER: Final = 32  # images; all that is ever kept of them is so many logits

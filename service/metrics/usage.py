@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from service.log_writer import dropped_lines
+from service.logs.log_writer import dropped_lines
 
 _PAGE_BYTES: Final = resource.getpagesize()
 

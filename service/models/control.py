@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from model_store.names import check_name
-from service.workers import ASKED_PREFIX
+from service.process.workers import ASKED_PREFIX
 
 _LOADED: Final = "loaded"
 _UNLOADED: Final = "unloaded"

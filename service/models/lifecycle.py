@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 
 from model_store.store import ModelStore, StoreError
 from model_store.stored_model import StoredModel
+from service.batching.slots import Slots
 from service.config import Settings
-from service.memory import trim
 from service.metrics import Metrics
 from service.models import selection
 from service.models.control import Control, Mark
@@ -25,7 +25,7 @@ from service.models.registry import Registry
 from service.models.selection import NOTHING, Selection, named, select
 from service.models.served import Served
 from service.models.view import ModelView, Signature, look_at_all
-from service.slots import Slots
+from service.process.memory import trim
 from service.tuning.profile import one_line
 
 logger = logging.getLogger(__name__)

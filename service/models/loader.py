@@ -10,20 +10,20 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from model_store.stored_model import StoredModel
-from service.apart import Apart
+from service.batching.forming import Forming
+from service.batching.slots import Slots
 from service.config import Settings
-from service.decode import Decoder
-from service.drift import Drift
-from service.forming import Forming
-from service.memory import trim
+from service.images.apart import Apart
+from service.images.decode import Decoder
+from service.inference.drift import Drift
+from service.inference.pipeline import Pipeline
+from service.inference.session import Session
 from service.metrics import Metrics
 from service.models.served import Served
 from service.models.view import Signature
-from service.pipeline import Pipeline
+from service.process.memory import trim
 from service.providers import Share
-from service.session import Session
 from service.settings import InferenceSettings
-from service.slots import Slots
 from service.tuning.applied import Tuned, tuned
 from service.tuning.profile import one_line
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from service.errors import UnknownModel
+from service.inference.pipeline import Pipeline
 from service.models.served import Served, ServedModel
 from service.models.shadow import Shadows
-from service.pipeline import Pipeline
 from service.settings import CanarySettings
 
 CANARY: Final = "canary"

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from model_store.names import STABLE
+from service.inference.pipeline import Pipeline
 from service.models.view import Signature
-from service.pipeline import Pipeline
 from service.tuning.profile import Profile
 
 

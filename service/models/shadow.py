@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from service.compute import Reader
-from service.decode import Ready
-from service.decoding import AnyImage
 from service.errors import ImageError, ServiceError
+from service.images.decode import Ready
+from service.images.decoding import AnyImage
+from service.inference.compute import Reader
+from service.inference.outputs import OutputName
+from service.inference.pipeline import LOGITS, Pipeline
+from service.inference.postprocess import Floats
 from service.metrics import Metrics
 from service.models.served import Served
-from service.outputs import OutputName
-from service.pipeline import LOGITS, Pipeline
-from service.postprocess import Floats
 
 logger = logging.getLogger(__name__)
 

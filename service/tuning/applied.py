@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from model_store.store import StoreError
 from model_store.stored_model import StoredModel
 from service.config import ConfigError, Settings, variable
-from service.precision import admitted, choose_variant
+from service.inference.precision import admitted, choose_variant
 from service.providers import ProviderUnavailable, candidates
 from service.settings import DecodeSettings, InferenceSettings
 from service.tuning.fixed import given

@@ -15,7 +15,7 @@ from typing import Final
 from model_store.manifest import Precision
 from model_store.stored_model import StoredModel
 from service.config import ConfigError, Settings
-from service.precision import admitted, choose_variant
+from service.inference.precision import admitted, choose_variant
 from service.providers import Share, kind
 from service.settings import Provider
 from service.tuning.fixed import given

@@ -14,8 +14,8 @@ from PIL import Image
 
 from model_store.errors import Explained
 from service.config import Settings
-from service.decode import Decoder
 from service.errors import ImageError
+from service.images.decode import Decoder
 from service.tuning.profile import one_line
 
 MOST: Final = 256

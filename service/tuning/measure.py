@@ -19,14 +19,14 @@ from typing import Final
 
 from model_store.stored_model import StoredModel
 from service.config import Settings
+from service.inference.pipeline import Pipeline
 from service.metrics import Metrics
-from service.pipeline import Pipeline
+from service.process.workers import Workers
 from service.runtime import Runtime
 from service.tuning.applied import with_choice
 from service.tuning.candidates import Trial
 from service.tuning.images import Images
 from service.tuning.profile import Choice, Figures
-from service.workers import Workers
 
 WARM_UP: Final = 0.2
 """Of a measurement's seconds, how many more come before them and do not count."""

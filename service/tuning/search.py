@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model_store.manifest import Precision
-from service.precision import choose_variant
+from service.inference.precision import choose_variant
 from service.providers import candidates
 from service.settings import Provider
 from service.tuning.candidates import FIELDS, SPREAD, Trial, best, loads, pairs, quickest, start, variations

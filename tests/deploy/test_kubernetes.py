@@ -15,10 +15,11 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service import __version__, workers
+from service import __version__
 from service.config import Settings
 from service.metrics.definitions import DEFINITIONS
-from service.workers import worker_count
+from service.process import workers
+from service.process.workers import worker_count
 
 pytestmark = pytest.mark.slow  # they need kubectl, which that lane installs
 

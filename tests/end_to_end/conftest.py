@@ -6,7 +6,6 @@ import io
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -23,22 +22,17 @@ import onnxruntime
 import pytest
 from PIL import Image
 
+from benchmarks.server import free_port as free_port
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 from model_store.transforms import to_rgb, to_tensor
-from service.postprocess import softmax
+from service.inference.postprocess import softmax
 
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 START_LIMIT_S = 120
 READY_LINE = "ready after"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def until(found: Callable[[], T], what: str, limit_s: float = START_LIMIT_S, pause_s: float = 0.02) -> T:

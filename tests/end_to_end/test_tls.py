@@ -159,7 +159,7 @@ def test_old_ciphers_are_not_spoken(tls: Tls, ports: Ports, ciphers: str) -> Non
 
 def test_a_wrong_file_stops_the_start(tls: Tls, tmp_path: Path) -> None:
     from service.config import ConfigError, Settings
-    from service.tls import check_tls
+    from service.process.tls import check_tls
 
     def check(**changed: Path) -> None:
         given = tls.settings() | {"RESNET_TLS_CLIENT_CA": str(tls.ca)}

@@ -14,7 +14,7 @@ from export.reports.model_card import CARD_FILE
 from export.variants.gate import cpu_logits
 from model_store.reference import FEATURES, Bins, signals
 from model_store.store import ModelStore
-from service.drift import Drift, population_stability_index
+from service.inference.drift import Drift, population_stability_index
 from service.settings import DriftSettings
 from tests.export import colours, uncertain
 from tests.export.conftest import TINY_INPUT

@@ -28,9 +28,9 @@ import psutil
 from benchmarks.report import Report
 from benchmarks.server import ROOT, Server
 from model_store.manifest import Preprocessing
-from service.apart import Apart
-from service.decode import Costly, Decoder
 from service.errors import ImageError
+from service.images.apart import Apart
+from service.images.decode import Costly, Decoder
 from service.settings import DecodeSettings, ImageFormat
 from tests.end_to_end.conftest import picture
 from tests.reliability.harness import describe, none_of, program, serving

@@ -23,8 +23,10 @@ import atheris
 import numpy as np
 from PIL import Image
 
-with atheris.instrument_imports(include=["PIL", "model_store.transforms", "service.decode", "service.image_costs"]):
-    from PIL import (  # noqa: F401  # noqa: F401
+with atheris.instrument_imports(
+    include=["PIL", "model_store.transforms", "service.images.decode", "service.images.image_costs"]
+):
+    from PIL import (  # noqa: F401
         BmpImagePlugin,
         GifImagePlugin,
         JpegImagePlugin,
@@ -35,9 +37,9 @@ with atheris.instrument_imports(include=["PIL", "model_store.transforms", "servi
     )
 
     from model_store.manifest import Preprocessing
-    from service.decode import Costly, Decoder, jpeg_scans, sniff
     from service.errors import ImageError
-    from service.image_costs import is_plain
+    from service.images.decode import Costly, Decoder, jpeg_scans, sniff
+    from service.images.image_costs import is_plain
     from service.settings import DecodeSettings, ImageFormat
 
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)

@@ -260,7 +260,7 @@ def test_no_process_is_left(shared: Path) -> None:
         return [
             process
             for process in psutil.Process(of.process.pid).children(recursive=True)
-            if any("service.apart_child" in part for part in process.cmdline())
+            if any("service.images.apart_child" in part for part in process.cmdline())
         ]
 
     tiff = saved(a_picture(), "TIFF")

@@ -17,7 +17,7 @@ from model_store.names import check_alias, check_name, check_version, parse_refe
 from service.config import ConfigError, Settings
 from service.http.static import ASSETS
 from service.jobs.record import clean_name, is_job_id
-from service.request_log import plain_id
+from service.logs.request_log import plain_id
 
 from .evil import NAMES
 

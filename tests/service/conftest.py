@@ -38,11 +38,11 @@ from model_store.reports import GateProvider, GateRule
 from model_store.store import LABELS_FILE, ModelStore
 from model_store.stored_model import StoredModel
 from model_store.verified import describe_file
-from service import precision
 from service.config import Settings
+from service.inference import precision
 from service.metrics import Metrics
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 
 T = TypeVar("T")
 

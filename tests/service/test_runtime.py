@@ -18,9 +18,9 @@ from service.config import Settings
 from service.errors import NotReady, UnknownModel
 from service.metrics import Metrics
 from service.models import loader, selection
+from service.process.workers import Workers
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime, StartError, check_start, chosen_models
-from service.workers import Workers
 from tests.service.conftest import (
     TinyModel,
     a_gate,

@@ -19,8 +19,8 @@ import pytest
 from model_store.store import ModelStore
 from model_store.stored_model import StoredModel
 from service.config import Settings
-from service.cpus import available_cpus
 from service.models import loader
+from service.process.cpus import available_cpus
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime
 from service.tuning.machine import key_here

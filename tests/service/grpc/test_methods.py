@@ -13,8 +13,8 @@ from grpc import StatusCode
 from service import __version__
 from service.grpc import open_inference_pb2 as pb
 from service.metrics import Metrics
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 from tests.service.conftest import CLASSES, SIDE, Hold, TinyModel, a_picture, a_png, eventually, some_settings
 from tests.service.grpc.conftest import Client, connected, infer_request, serve
 

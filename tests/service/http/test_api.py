@@ -14,7 +14,7 @@ from PIL import Image
 
 from service.errors import ImageError, ServiceError
 from service.http.api import Api
-from service.postprocess import Prediction
+from service.inference.postprocess import Prediction
 from service.runtime import Runtime
 from tests.service.conftest import (
     CLASSES,

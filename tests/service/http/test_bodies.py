@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.types import Receive
 
+from service.batching.gate import Gate
 from service.errors import BadRequest, BodyTooLarge, Overloaded, ServiceError, TooManyImages, UnsupportedEncoding
-from service.gate import Gate
 from service.http.bodies import ClientGone, check_encoding, read_body, split_images
 from service.http.forms import FormFiles
 from service.http.routing import Call

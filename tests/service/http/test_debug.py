@@ -10,8 +10,8 @@ import pytest
 from service.http.api import Api
 from service.http.debug import DebugBody
 from service.metrics import Metrics
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 from tests.service.conftest import Hold, a_png, some_settings
 from tests.service.http.test_api import answer, check_error, serve
 

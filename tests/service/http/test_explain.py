@@ -14,8 +14,8 @@ from onnx import numpy_helper
 from PIL import Image
 
 from model_store.store import EMBEDDED_MODELS, ModelStore
-from service.heatmap import draw
 from service.http.schemas import Explained
+from service.inference.heatmap import draw
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime
 from tests.service.conftest import MAPS, SIDE, Hold, TinyModel, a_picture, a_png, encode, expected, publish_tiny

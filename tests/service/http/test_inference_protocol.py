@@ -15,8 +15,8 @@ from service.http.api import Api
 from service.http.inference_body import JSON_LENGTH
 from service.inference_protocol.tensors import join_strings
 from service.metrics import Metrics
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 from tests.service.conftest import CLASSES, Hold, TinyModel, a_picture, a_png, eventually, some_settings
 from tests.service.http.test_api import answer, serve
 

@@ -15,11 +15,11 @@ import pytest
 from service.http import jobs
 from service.http.api import Api
 from service.http.job_operations import CREATE, REMOVE, RESULT, SHOW, JobBody
+from service.inference.session import Session
 from service.jobs.claims import Claim
 from service.jobs.results import whole_lines
 from service.jobs.runner import Runner
 from service.runtime import Runtime
-from service.session import Session
 from tests.service.conftest import Hold, a_png, eventually, publish_tiny, serving, some_settings
 from tests.service.http.test_api import Exchange, check_error, files, sample
 from tests.service.jobs.conftest import a_zip

@@ -12,8 +12,8 @@ from service.http import classify, embed, explain
 from service.http.routing import Route
 from service.http.schemas import Classified, Explained, ImagesBody
 from service.metrics import Metrics
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 from tests.service.conftest import some_settings
 
 JSON = "application/json"

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from service.drift import Distances
+from service.inference.drift import Distances
 from service.metrics import Metrics
 from service.metrics.drift import DriftGauges
 

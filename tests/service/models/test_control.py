@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from service.models.control import Control, Mark
-from service.workers import make_run_dir
+from service.process.workers import make_run_dir
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -22,8 +22,8 @@ from service import runtime as runtime_module
 from service.errors import UnknownModel
 from service.metrics import Metrics
 from service.models import loader
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 from tests.service.conftest import TinyModel, a_png, eventually, publish_tiny, some_settings
 from tests.service.models.conftest import answers, ask, constant_load, publish, serve, served
 

@@ -13,8 +13,8 @@ import pytest
 
 from model_store.manifest import MANIFEST_FILE, dump_manifest
 from model_store.store import ModelStore
-from service.decode import Decoded, Ready
 from service.errors import InferenceFailed, NotAnImage
+from service.images.decode import Decoded, Ready
 from service.models.shadow import Comparison
 from service.runtime import Runtime
 from tests.service.conftest import SIDE, Hold, TinyModel, a_picture, a_png, eventually, turns

@@ -10,8 +10,8 @@ from service.config import Settings
 from service.metrics import Metrics
 from service.models import watcher as module
 from service.models.watcher import Watcher
+from service.process.workers import Workers
 from service.runtime import Runtime
-from service.workers import Workers
 from tests.service.conftest import eventually, some_settings
 from tests.service.models.conftest import answers, ask, publish, serve, served
 

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from service import tracing
 from service.grpc import open_inference_pb2 as pb
 from service.http.api import Api
-from service.request_log import RequestLog
+from service.logs.request_log import RequestLog
 from service.runtime import Runtime
 from service.settings import LogSettings
 from service.tracing.spans import SpanTracing

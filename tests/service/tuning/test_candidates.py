@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from model_store.stored_model import StoredModel
+from service.batching.forming import Forming, Load, next_batch
 from service.config import Settings
-from service.cpus import available_cpus
-from service.forming import Forming, Load, next_batch
 from service.metrics import Metrics
+from service.process.cpus import available_cpus
+from service.process.workers import Workers
 from service.runtime import Runtime
 from service.tuning.candidates import FIELDS, best, loads, pairs, quickest, start, variations
-from service.workers import Workers
 from tests.service.conftest import TinyModel, a_gate, publish_tiny, some_settings
 from tests.service.tuning.conftest import a_choice, a_trial, some_figures
 

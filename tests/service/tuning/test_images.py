@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from service.config import Settings
-from service.decode import Decoder
+from service.images.decode import Decoder
 from service.tuning import images as module
 from service.tuning.images import TuneError, load_images
 from tests.service.conftest import a_png, encode

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from model_store.store import ModelStore
+from service.inference.session import Session
 from service.models.loader import Loader
-from service.session import Session
 from service.tuning import measure as module
 from service.tuning.candidates import Trial
 from service.tuning.images import Images

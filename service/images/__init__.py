@@ -1,0 +1,1 @@
+"""Encoded images to pixels: what comes in is not trusted."""

@@ -1,0 +1,1 @@
+"""One model's work: open, computed in slots, and what is read of its outputs."""
