@@ -12,7 +12,8 @@ from model_store.stored_model import StoredModel
 from service.bulk.planning import BulkError
 from service.config import Settings
 from service.errors import ServiceError
-from service.images.decode import Decoded, Decoder
+from service.images.apart import Apart
+from service.images.decode import Costly, Decoded, Decoder
 from service.inference.outputs import OutputName, finite, not_finite
 from service.inference.postprocess import Floats, Prediction, energy, softmax, top_k
 from service.inference.session import Images
@@ -80,12 +81,17 @@ class Scorer:
         self.sha256 = opened.session.variant.sha256
         self.max_bytes = settings.limits.max_body_bytes
         self._session = opened.session
-        self._decoder = Decoder(settings.decode)
+        self._decoder = Decoder(settings.decode, cheap_only=True)
+        self._apart = Apart(settings.decode, self.slots)
         self._labels = stored.labels()
         self._k = k
         self._outputs: tuple[OutputName, ...] = ("logits", "embedding") if embed else ("logits",)
         calibration = manifest.calibration
         self._temperature = np.float32(1 if calibration is None else calibration.temperature)
+
+    def close(self) -> None:
+        """End the processes that costly images were decoded in."""
+        self._apart.close()
 
     def buffer(self) -> Images:
         """Room for a batch."""
@@ -100,7 +106,7 @@ class Scorer:
             try:
                 if isinstance(data, ServiceError):
                     raise data
-                decoded.append(self._decoder.tensor(data, self.stored.manifest.preprocessing, buffer[len(decoded)]))
+                decoded.append(self._decoded(data, buffer[len(decoded)]))
             except ServiceError as error:
                 rows.append(Row(key, error))
             else:
@@ -109,6 +115,15 @@ class Scorer:
             self._inferred([key for (key, _), row in zip(images, rows, strict=True) if row is None], decoded, buffer)
         )
         return [next(found) if row is None else row for row in rows]
+
+    def _decoded(self, data: bytes, row: Images) -> Decoded:
+        spec = self.stored.manifest.preprocessing
+        try:
+            return self._decoder.tensor(data, spec, row)
+        except Costly:  # it takes its time from this slot, and is ended where it takes too much
+            decoded = self._apart.tensor(data, spec)
+            row[...] = decoded.pixels
+            return decoded
 
     def _inferred(self, keys: Sequence[str], decoded: Sequence[Decoded], buffer: Images) -> list[Row]:
         if not keys:

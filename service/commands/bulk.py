@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -99,8 +100,11 @@ def bulk(
         raise BulkError(f"{', '.join(inputs)}: no image in it")
     if resumed:
         _line(told, f"{out.url}: going on, {before} of {everything} images are done")
-    scorer = None if engine == "ray" else Scorer(settings, stored, run.top_k, embed)
-    with Told(everything, before, told) as progress:
+    with ExitStack() as stack:
+        scorer = None
+        if engine == "local":
+            scorer = stack.enter_context(closing(Scorer(settings, stored, run.top_k, embed)))
+        progress = stack.enter_context(Told(everything, before, told))
         if scorer is None:
             from service.bulk import cluster
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from service.bulk.parts import Item
 from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.scorer import Row, Scorer, find_model
 from service.errors import BadEntry
-from tests.service.conftest import TinyModel, a_picture, a_png, expected, publish_tiny, some_settings
+from tests.service.conftest import TinyModel, a_picture, a_png, encode, expected, publish_tiny, some_settings
+from tests.service.images.test_apart import too_slow
 
 IMAGES = 23
 
@@ -35,9 +37,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def scorer(tiny_root: Path) -> Scorer:
+def scorer(tiny_root: Path) -> Iterator[Scorer]:
     settings = some_settings(tiny_root, slots=2)
-    return Scorer(settings, find_model(settings, None), 3, embed=True)
+    with closing(Scorer(settings, find_model(settings, None), 3, embed=True)) as made:
+        yield made
 
 
 def a_run(photos: Path, **changes: Any) -> Run:
@@ -205,3 +208,12 @@ def test_a_model_without_embedding_says_so(tmp_path: Path) -> None:
     settings = some_settings(tmp_path)
     with pytest.raises(BulkError, match="no embedding"):
         Scorer(settings, find_model(settings, None), 1, embed=True)
+
+
+def test_an_image_that_costs_too_much_is_its_rows_error(scorer: Scorer) -> None:
+    """It is ended in its process; what is costly and still within bounds is scored as any other."""
+    plain = encode(a_picture(), "JPEG")
+    images = [("slow", too_slow()), ("costly", too_slow(20_000)), ("plain", plain)]
+    rows = scorer.score(images, scorer.buffer())
+    assert [None if row.error is None else row.error.code for row in rows] == ["image_too_costly", None, None]
+    assert rows[1].predictions == rows[2].predictions
