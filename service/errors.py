@@ -46,7 +46,7 @@ clients' data.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypeVar
 
 CLIENT_GONE: Final = 499
 """What a request whose client left is counted as; nginx's number, seen in metrics and logs alone."""
@@ -289,3 +289,16 @@ class StorageFull(ServiceError):
     """The disk has no room for what is to be kept."""
 
     status, code = 507, "storage_full"
+
+
+E = TypeVar("E", bound=Exception)
+
+
+def bare(error: E) -> E:
+    """``error`` without what it went through, for one that is kept as a value.
+
+    Its traceback has the frames, those their variables, and these the request's body and the error itself: a cycle that
+    only the garbage collector would free.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

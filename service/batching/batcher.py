@@ -82,6 +82,7 @@ class Batcher(Generic[T, R]):
             return await item.future
         finally:
             self._forget([item])
+            del item  # its error's traceback has this frame
 
     async def submit_all(self, payloads: Sequence[T], deadline: float) -> list[R]:
         """The results for ``payloads``, queued together so that free slots share them; the first failure is raised."""
@@ -91,6 +92,7 @@ class Batcher(Generic[T, R]):
             return await asyncio.gather(*(item.future for item in items))
         finally:
             self._forget(items)
+            del items  # the error's traceback has this frame
 
     def _enqueue(self, payload: T, deadline: float) -> _Item[T, R]:
         if self._closed:

@@ -128,9 +128,12 @@ def split_images(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
 
 def _from_form(headers: Headers, body: bytes, max_images: int) -> list[bytes]:
     found = _Images(headers, max_images)
-    found.feed(body)
-    found.check_ended()
-    return found.images
+    try:
+        found.feed(body)
+        found.check_ended()
+        return found.images
+    finally:
+        found.drop()
 
 
 def _from_json(body: bytes, max_images: int) -> list[bytes]:

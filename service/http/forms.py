@@ -84,6 +84,10 @@ class FormFiles:
         if not self._files:
             raise BadRequest("the multipart body holds no file")
 
+    def drop(self) -> None:
+        """No more comes: the parser, which holds this and is held by it, is let go."""
+        del self._parser
+
     def _callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin_part,

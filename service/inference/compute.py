@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from model_store.manifest import Manifest
-from service.errors import ImageError, InferenceFailed, ServiceError
+from service.errors import ImageError, InferenceFailed, ServiceError, bare
 from service.images.decode import Costly, Ready
 from service.images.decoding import AnyImage, Decoding
 from service.inference.drift import Drift
@@ -93,7 +93,7 @@ class Compute:
             try:
                 filled = self._fill(batch[len(rows)], query)
             except (ImageError, Costly) as error:  # its row is the next image's
-                results[number] = error
+                results[number] = bare(error)
             except Exception:
                 logger.exception("an image failed in a way that no check foresaw")
                 results[number] = InferenceFailed("the service failed on this image")
@@ -145,7 +145,7 @@ def _read(query: Query, outputs: Outputs) -> Any:
     try:
         return query.read(outputs)
     except ServiceError as error:
-        return error
+        return bare(error)
     except Exception:
         logger.exception("an answer could not be made of the model's outputs")
         return InferenceFailed("the service failed on this image")

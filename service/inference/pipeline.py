@@ -16,7 +16,7 @@ from model_store.stored_model import StoredModel
 from service.batching.batcher import Batcher
 from service.batching.forming import Forming
 from service.batching.slots import Slots
-from service.errors import DeadlineExceeded, ImageError, ServiceError, ShuttingDown
+from service.errors import DeadlineExceeded, ImageError, ServiceError, ShuttingDown, bare
 from service.images.apart import Apart
 from service.images.decode import Costly, Decoder, Ready
 from service.images.decoding import AnyImage, Decoding
@@ -97,10 +97,7 @@ class Pipeline:
         outputs: tuple[OutputName, ...] = LOGITS,
     ) -> T:
         """What ``read`` makes of the image's ``outputs``; ``deadline`` is on the event loop's clock."""
-        result = await self._submit(image, read, deadline, outputs)
-        if isinstance(result, ServiceError):
-            raise result
-        return result
+        return _raised(await self._submit(image, read, deadline, outputs))
 
     async def run_many(
         self,
@@ -119,7 +116,7 @@ class Pipeline:
                 results = await self._with_costly(images, results, read, deadline, outputs)
         else:
             results = await _all(self._settled(image, read, deadline, outputs) for image in images)
-        return [_one_of_many(result) for result in results]
+        return [result if isinstance(result, ImageError) else _raised(result) for result in results]
 
     async def run_each(
         self,
@@ -180,7 +177,7 @@ class Pipeline:
             try:
                 ready = await self._decode_apart(image, note(), deadline)
             except ImageError as error:
-                return error
+                return bare(error)
             return await self._submit(ready, read, deadline, outputs)
 
         costly = [number for number, result in enumerate(results) if isinstance(result, Costly)]
@@ -196,7 +193,7 @@ class Pipeline:
         try:
             return await self._submit(image, read, deadline, outputs)
         except ImageError as error:
-            return error
+            return bare(error)
 
     @property
     def load(self) -> tuple[int, int]:
@@ -249,8 +246,11 @@ def _tell_request(queries: Sequence[Query]) -> None:
                 stages.computed(query.timings)
 
 
-def _one_of_many(result: Any) -> Any:
-    """What one image of several is answered with; a failure that is not its own fails all."""
-    if isinstance(result, ServiceError) and not isinstance(result, ImageError):
+def _raised(result: T | ServiceError) -> T:
+    """``result``, raised where it is an error."""
+    if not isinstance(result, ServiceError):
+        return result
+    try:
         raise result
-    return result
+    finally:
+        del result  # or its traceback, which has this frame, would hold it
