@@ -127,6 +127,8 @@ class Server:
 
     def processes(self) -> list[psutil.Process]:
         """The first one, its workers, and theirs; none where the first has ended."""
+        if self.process.poll() is not None:
+            return []  # its number may be another's by now
         try:
             first = psutil.Process(self.process.pid)
             return [first, *first.children(recursive=True)]

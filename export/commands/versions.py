@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -71,10 +72,16 @@ def remove(model: tuple[str, str | None], yes: bool, store: str, as_json: bool) 
         there = ", ".join(models.versions(name)) or "none"
         raise ExportError(f"name the version, as in {name}@1; there: {there}")
     version, _ = models.removable(name, version)
-    if not yes and not click.confirm(f"Delete {models}/{name}/{version}?", err=True):
+    if not yes and not _confirmed(f"Delete {models}/{name}/{version}?"):
         raise ExportError(f"{name} version {version} was not removed: the answer was no; --yes does not ask")
     models.remove(name, version)
     _tell(f"{name} version {version} is removed", {"model": name, "version": version}, as_json)
+
+
+def _confirmed(question: str) -> bool:
+    """Where nobody can answer, the answer is no."""
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _tell(text: str, found: dict[str, Any], as_json: bool) -> None:

@@ -93,7 +93,7 @@ class Output:
     def begin(self, run: Run, parts: Iterable[Part]) -> bool:
         """Write ``run`` and its plan, or find them there: whether an earlier run goes on.
 
-        ``BulkError`` where what is there is of another run, or of none of ours.
+        ``BulkError`` where what is there is of another run, or of none of ours, and where the plan has no image.
         """
         if self._files.exists(self._path(_RUN)):
             self._check_same(run)
@@ -102,9 +102,13 @@ class Output:
             raise BulkError(f"{self.url}: there already, and none of bulk's; name another --output")
         self._files.makedirs(self._root, exist_ok=True)
         with self._writing(_PLAN, _PLAN_SCHEMA) as plan:
+            images = 0
             for part in parts:
+                images += part.images
                 row = {"number": part.number, "images": part.images, "part": part.model_dump_json()}
                 plan.write_table(pyarrow.Table.from_pylist([row], schema=_PLAN_SCHEMA))
+        if not images:  # and so no run has begun: there may be some later
+            raise BulkError(f"{', '.join(run.inputs)}: no image in it")
         with self._atomic(_RUN) as file:
             file.write(run.model_dump_json(indent=2).encode() + b"\n")
         return False

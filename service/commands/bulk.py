@@ -96,8 +96,6 @@ def bulk(
     out = Output(output)
     resumed = out.begin(run, plan(asked))
     everything, before = out.counts()
-    if not everything:
-        raise BulkError(f"{', '.join(inputs)}: no image in it")
     if resumed:
         _line(told, f"{out.url}: going on, {before} of {everything} images are done")
     with ExitStack() as stack:

@@ -113,7 +113,7 @@ class Pipeline:
             results = await self._batcher.submit_all(queries, deadline)
             _tell_request(queries)
             if any(isinstance(result, Costly) for result in results):
-                results = await self._with_costly(images, results, read, deadline, outputs)
+                results = await self._with_costly(queries, results, deadline)
         else:
             results = await _all(self._settled(image, read, deadline, outputs) for image in images)
         return [result if isinstance(result, ImageError) else _raised(result) for result in results]
@@ -145,10 +145,17 @@ class Pipeline:
         query = Query(ready, outputs, read, perf_counter(), noted)
         result: T | ServiceError | Costly = await self._batcher.submit(query, deadline)
         if isinstance(result, Costly):
-            query = Query(await self._decode_apart(image, noted, deadline), outputs, read, perf_counter(), noted)
-            result = await self._batcher.submit(query, deadline)
+            return cast("T | ServiceError", await self._again(query, deadline))
         _tell_request((query,))
-        return cast("T | ServiceError", result)
+        return result
+
+    async def _again(self, query: Query, deadline: float) -> Any:
+        """What becomes of a query that came back from its slot, as its image is costly."""
+        ready = await self._decode_apart(query.image, query.note, deadline)
+        query = Query(ready, query.outputs, query.read, perf_counter(), query.note)
+        result = await self._batcher.submit(query, deadline)
+        _tell_request((query,))
+        return result
 
     async def _decode_apart(self, image: AnyImage, noted: Note | None, deadline: float) -> Ready:
         """A costly image, decoded in a process that is ended where it takes too much."""
@@ -163,25 +170,17 @@ class Pipeline:
         except TimeoutError as error:
             raise DeadlineExceeded("the deadline passed while the image was decoded") from error
 
-    async def _with_costly(
-        self,
-        images: Sequence[AnyImage],
-        results: Sequence[Any],
-        read: Reader[T],
-        deadline: float,
-        outputs: tuple[OutputName, ...],
-    ) -> list[Any]:
+    async def _with_costly(self, queries: Sequence[Query], results: Sequence[Any], deadline: float) -> list[Any]:
         """``results`` with those in the place of the costly ones."""
 
-        async def settled(image: AnyImage) -> T | ServiceError:
+        async def settled(query: Query) -> Any:
             try:
-                ready = await self._decode_apart(image, note(), deadline)
+                return await self._again(query, deadline)
             except ImageError as error:
                 return bare(error)
-            return await self._submit(ready, read, deadline, outputs)
 
         costly = [number for number, result in enumerate(results) if isinstance(result, Costly)]
-        found = await _all(settled(images[number]) for number in costly)
+        found = await _all(settled(queries[number]) for number in costly)
         whole = [*results]
         for number, result in zip(costly, found, strict=True):
             whole[number] = result

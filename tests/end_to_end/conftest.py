@@ -71,12 +71,6 @@ class Server:
             self.log.append(line)
             times -= text in line
 
-    def drain_log(self) -> None:
-        """Put what was printed since into ``log``; to its end, where the service was stopped."""
-        while not self._lines.empty():
-            if (line := self._lines.get()) is not None:
-                self.log.append(line)
-
     def stop(self, limit_s: float = 60) -> int:
         """SIGTERM, as an orchestrator sends it; the exit status."""
         if self.process.poll() is None:

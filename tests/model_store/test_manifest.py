@@ -603,6 +603,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         outputs=Outputs(classes=classes, embedding=draw(st.none() | _POSITIVE), cam=cam),
         opset=draw(_POSITIVE),
         variants=[draw(variants(file, precision)) for file, precision in zip(files[1:], precisions, strict=True)],
+        calibration=draw(st.none() | _CALIBRATIONS),
     )
 
 

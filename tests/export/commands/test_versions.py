@@ -58,11 +58,15 @@ def test_remove(exported: Exported) -> None:
 
 
 def test_remove_asks_and_no_answer_is_no(exported: Exported) -> None:
-    with pytest.raises(click.Abort):
-        exported.call(remove, "pets@1")
-    with pytest.raises(ExportError, match="the answer was no"):
-        exported.call(remove, "pets@1", answer="n\n")
+    for answer in ("", "n\n", "no way\n"):  # the first where nobody can answer
+        with pytest.raises(ExportError, match="the answer was no; --yes does not ask"):
+            exported.call(remove, "pets@1", answer=answer)
     assert ModelStore(exported.store).versions("pets") == ["1", "2"]
+
+
+def test_remove_asks_and_yes_is_yes(exported: Exported) -> None:
+    status, told = exported.call(remove, "pets@1", answer="y\n")
+    assert (status, told.endswith("pets version 1 is removed\n")) == (0, True)
 
 
 def test_remove_takes_no_chances(exported: Exported) -> None:

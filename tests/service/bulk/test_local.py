@@ -167,6 +167,16 @@ class _Told(Scorer):
         return [Row(key, data if isinstance(data, BadEntry) else None) for key, data in images]
 
 
+def test_no_image_is_no_run(tmp_path: Path) -> None:
+    """Nor one that the same command could not begin once there are images."""
+    (tmp_path / "photos").mkdir()
+    url = str(tmp_path / "scored")
+    with pytest.raises(BulkError, match="no image in it"):
+        begun(url, a_run(tmp_path / "photos"))
+    (tmp_path / "photos" / "1.png").write_bytes(a_png(1))
+    assert begun(url, a_run(tmp_path / "photos")).counts() == (1, 0)
+
+
 def test_the_conveyor_holds_a_few_batches_only() -> None:
     taken = 0
 

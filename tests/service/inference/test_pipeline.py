@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from opentelemetry.trace import INVALID_SPAN
 
 from model_store.stored_model import StoredModel
 from service.batching.forming import Forming
@@ -21,6 +22,7 @@ from service.inference.session import Session
 from service.metrics import Metrics
 from service.providers import Share
 from service.settings import DecodeSettings
+from service.tracing import CURRENT, Request
 from tests.service.conftest import Hold, TinyModel, a_picture, a_png, encode, expected, turns
 
 FAR = math.inf
@@ -251,6 +253,19 @@ def test_costly_images_are_answered_as_others_are(
         with pytest.raises(BadImage):
             await pipeline.run(a_tiff(2)[:60], pipeline.top(1), FAR)
         assert pipeline.upright(a_tiff(4)).tobytes() == a_picture(4).tobytes()
+
+    using_apart(tiny_stored, use, decode_ahead)
+
+
+def test_a_costly_image_is_noted_once(tiny_stored: StoredModel, decode_ahead: bool) -> None:
+    async def use(pipeline: Pipeline) -> None:
+        request = Request(INVALID_SPAN)
+        CURRENT.set(request)
+        try:
+            await pipeline.run_many([a_png(0), a_tiff(1)], pipeline.top(1), FAR)
+        finally:
+            CURRENT.set(None)
+        assert [note.decode is not None and note.infer is not None for note in request.images] == [True, True]
 
     using_apart(tiny_stored, use, decode_ahead)
 
