@@ -53,7 +53,7 @@ def _check_word(ctx: click.Context, word: str) -> None:
     cls=_Program,
     lazy=COMMANDS,
     program=PROGRAM,
-    install="pip install 'resnet-serving[export]', or make install-dev",
+    install="make install-dev",
     interrupted="nothing was published",
 )
 def cli() -> None:

@@ -16,7 +16,15 @@ from model_store.locations import READ_ONLY, StoreUnreachable
 from model_store.store import StoreError
 
 _PART_BYTES: Final = 8 * 2**20
-_EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
+_PACKAGES: Final = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
 _UNCACHED: Final = {"use_listings_cache": False, "skip_instance_cache": True}
 _DEPTH: Final = 3  # NAME/VERSION/FILE
 _CONNECT_S, _READ_S = 5, 30
@@ -47,7 +55,7 @@ class RemoteFiles:
 
             limits = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
             return {"client_kwargs": {"trust_env": True, "timeout": limits}}
-        if _EXTRAS.get(scheme) == "s3":
+        if _PACKAGES.get(scheme) == "s3fs":
             tries = {"max_attempts": 1}  # s3fs tries again itself
             return {"config_kwargs": {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": tries}}
         return {}
@@ -140,8 +148,8 @@ class RemoteFiles:
             raise
         except ImportError as error:
             scheme = urlsplit(self.url).scheme
-            extra = _EXTRAS.get(scheme)
-            how = f"pip install 'resnet-serving[{extra}]'" if extra else " ".join(str(error).split())
+            package = _PACKAGES.get(scheme)
+            how = f"pip install {package}" if package else " ".join(str(error).split())
             raise StoreError(f"{self.url}: {scheme}:// needs a package that is not installed: {how}") from error
         except FileNotFoundError as error:
             raise StoreUnreachable(f"{self.url}: there is no such place: {' '.join(str(error).split())}") from error

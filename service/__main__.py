@@ -18,7 +18,7 @@ COMMANDS = {
 }
 
 
-@click.group(cls=Program, lazy=COMMANDS, program=PROGRAM, install="pip install 'resnet-serving[cpu]', or make install")
+@click.group(cls=Program, lazy=COMMANDS, program=PROGRAM, install="make install")
 def cli() -> None:
     """Serve models, ask a running service, score many images without one.
 

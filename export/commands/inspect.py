@@ -11,7 +11,7 @@ import click
 
 from export.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from export.checkpoints.fitting import fitting_architectures
-from export.commands.list import describe
+from export.commands.architectures import describe
 from export.commands.options import ModelReference, place, store_option, version_json
 from export.errors import ExportError
 from export.networks.architecture import AnySpec, parse_spec

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import click
 
-from export.variants.gate import Thresholds
 from model_store.command_line import options
 from model_store.manifest import Variant, parse_reference
 from model_store.store import EMBEDDED_MODELS, ModelStore
@@ -53,24 +52,6 @@ def _variant_json(variant: Variant) -> dict[str, Any]:
 def images_option(meaning: str) -> Callable[[F], F]:
     """``--images``, which the command cannot do without."""
     return click.option("--images", type=click.Path(path_type=Path), required=True, metavar="DIR_OR_ZIP", help=meaning)
-
-
-max_accuracy_drop_option = click.option(
-    "--max-accuracy-drop",
-    type=click.FloatRange(0, 100),
-    default=100 * Thresholds.max_accuracy_drop,
-    show_default=True,
-    metavar="POINTS",
-    help="With labels: how far below fp32's a variant's accuracy may be.",
-)
-min_agreement_option = click.option(
-    "--min-agreement",
-    type=click.FloatRange(0, 100),
-    default=100 * Thresholds.min_agreement,
-    show_default=True,
-    metavar="PERCENT",
-    help="Without labels: how many of a variant's top classes must be fp32's.",
-)
 
 
 class ModelReference(click.ParamType[tuple[str, str | None]]):

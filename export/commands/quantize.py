@@ -9,7 +9,8 @@ from typing import Any, get_args
 import click
 from rich.console import Console
 
-from export.commands.options import max_accuracy_drop_option, min_agreement_option, place, store_option, version_json
+from export.commands.gate_options import max_accuracy_drop_option, min_agreement_option
+from export.commands.options import place, store_option, version_json
 from export.variants.candidates import FALLBACKS, Rules
 from export.variants.gate import Thresholds
 from export.variants.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants

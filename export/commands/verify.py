@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import ModelReference, max_accuracy_drop_option, min_agreement_option, store_option
+from export.commands.gate_options import max_accuracy_drop_option, min_agreement_option
+from export.commands.options import ModelReference, store_option
 from export.variants.gate import Thresholds
 from export.verify import verify
 from model_store.command_line.options import json_option, print_json

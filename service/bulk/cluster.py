@@ -59,7 +59,7 @@ def run(run: Run, output: Output, settings: Settings, address: str | None, tell:
         import ray
         import ray.data
     except ImportError as error:
-        raise BulkError("--engine ray needs Ray: pip install 'resnet-serving[ray]'") from error
+        raise BulkError("--engine ray needs Ray: pip install 'ray[data]'") from error
 
     if address is None:
         ray.init(

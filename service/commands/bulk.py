@@ -73,7 +73,7 @@ def bulk(
     try:
         from service.bulk.output import Output, Run
     except ImportError as error:
-        raise BulkError("bulk scoring needs pyarrow: pip install 'resnet-serving[parquet]'") from error
+        raise BulkError("bulk scoring needs pyarrow: pip install pyarrow") from error
 
     told = Console(stderr=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -205,3 +205,23 @@ def test_a_wrong_setting_ends_the_service_in_one_line() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("resnet-serving: RESNET_MAX_BATCH='many': ")
     assert len(done.stderr.splitlines()) == 1
+
+
+_LOOK_AFTER_A_STORE = """
+import sys
+for name in ("torch", "torchvision", "onnx", "onnxscript", "matplotlib", "jinja2", "safetensors"):
+    sys.modules[name] = None
+sys.argv = ["export", "list", "models"]
+import runpy
+import export.commands.versions
+runpy.run_module("export", run_name="__main__")
+"""
+
+
+def test_a_store_is_looked_after_where_only_serving_is_installed() -> None:
+    """Promoting the version before is the way back: it must not want PyTorch first."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK_AFTER_A_STORE], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cifar10-resnet16" in done.stdout

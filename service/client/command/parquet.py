@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 from service.client.command.asking import Outcome
 from service.client.command.records import Kind, Layout, Row
 
-HOW_TO_INSTALL: Final = "Parquet needs pyarrow: pip install 'resnet-serving[parquet]'"
+HOW_TO_INSTALL: Final = "Parquet needs pyarrow: pip install pyarrow"
 # Rows, and numbers in them, that are held until they are written as one group.
 _GROUP_ROWS: Final = 4096
 _GROUP_NUMBERS: Final = 4 * 2**20

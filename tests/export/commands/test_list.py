@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from export.commands.list import describe, list_command
+from export.commands.architectures import describe
+from export.commands.list import list_command
 from export.networks.specs import SPECS
 from model_store.store import ModelStore, StoreError
 

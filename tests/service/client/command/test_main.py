@@ -199,7 +199,7 @@ def test_without_pyarrow(command: Run, monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "old.parquet").write_text("kept")
     done = command(labels, "predict", "a.jpg", "-o", "old.parquet")
     assert done.exit_code == 2
-    assert done.stderr == "error: Parquet needs pyarrow: pip install 'resnet-serving[parquet]'\n"
+    assert done.stderr == "error: Parquet needs pyarrow: pip install pyarrow\n"
     assert (tmp_path / "old.parquet").read_text() == "kept"
 
 
