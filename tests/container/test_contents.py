@@ -82,7 +82,7 @@ def test_the_service_is_readable_by_anybody_and_writable_by_nobody(files: Path) 
         assert mode & stat.S_IROTH, path
         assert not mode & (stat.S_IWGRP | stat.S_IWOTH), path
         assert path.stat().st_uid == 0
-    assert {path.name for path in (files / "app").iterdir()} == {"service", "model_store"}
+    assert {path.name for path in (files / "app").iterdir()} == {"healthcheck.py", "service", "model_store"}
     stored = files / "app" / EMBEDDED_MODELS.relative_to(EMBEDDED_MODELS.parents[1])
     assert [path.name for path in stored.iterdir()] == [path.name for path in EMBEDDED_MODELS.iterdir()]
 
