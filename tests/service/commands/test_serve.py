@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -48,7 +49,9 @@ def test_where_it_listens(
     assert not {"RESNET_MODEL_STORE", "RESNET_MODELS"} & set(environment)
 
 
-def test_options_are_settings_of_what_is_run(started: Started) -> None:
+def test_options_are_settings_of_what_is_run(started: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
     os.environ["RESNET_MODELS"] = "other"
     assert serve("--store", "models", "--model", "mine@2", "--model", "yours").exit_code == 0
     ((_, environment),) = started
@@ -61,6 +64,7 @@ def test_options_are_settings_of_what_is_run(started: Started) -> None:
         (["--port", "0"], {}, "--port"),
         (["--model", "A!"], {}, "RESNET_MODELS='A!'"),
         (["--store", "s3://"], {}, "--store"),
+        (["--store", "/nowhere"], {}, "/nowhere: no such model store; export a model to it first"),
         ([], {"RESNET_SLOTS": "many"}, "RESNET_SLOTS='many'"),
         ([], {"RESNET_SLOT": "2"}, "did you mean RESNET_SLOTS?"),
     ],
