@@ -10,9 +10,9 @@ from typing import Final
 
 import click
 
+from export.commands import PROGRAM
 from model_store.command_line.program import Program, suggestion
 
-PROGRAM = "python -m export"
 _DEFAULT = "model"
 COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
     {

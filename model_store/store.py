@@ -47,10 +47,14 @@ class ModelStore:
     def __str__(self) -> str:
         return str(self.root)
 
+    def check_there(self) -> None:
+        """``StoreError`` where there is no such folder."""
+        if not self.root.is_dir():
+            raise StoreError(f"{self.root}: no such model store; export a model to it first, or name another one")
+
     def names(self) -> list[str]:
         """Names of the models with at least one version, sorted."""
-        if not self.root.is_dir():
-            raise StoreError(f"{self.root}: no such model store")
+        self.check_there()
         return sorted(
             p.name for p in self.root.iterdir() if self._is_folder_called(check_name, p) and self._versions(p)
         )

@@ -24,7 +24,7 @@ class StoreError(Explained):
 
 def describe_file(path: Path) -> File:
     """Name, hash and size of ``path``, as the manifest keeps them."""
-    return File(file=path.name, sha256=_sha256(path), bytes=path.stat().st_size)
+    return File(file=path.name, sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 def verify_file(path: Path, expected: File) -> None:
@@ -64,6 +64,7 @@ def _check_hash(path: Path, found: str, expected: File) -> None:
         raise StoreError(f"{path}: its SHA-256 is not the manifest's; the file was changed or damaged")
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of the file's content, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

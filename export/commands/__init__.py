@@ -1,1 +1,3 @@
 """The commands of `python -m export`, one a module."""
+
+PROGRAM = "python -m export"

@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from export.checkpoints.origins import NAMES, Description
+from export.commands import PROGRAM
 from export.commands.options import place, store_option, version_json
 from export.convert import Request, convert
 from export.downloads.pretrained import Pretrained, default_cache, resolve
@@ -24,7 +25,6 @@ from model_store.manifest import ChannelOrder, Interpolation, ResizeMode
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 
-_PROGRAM: Final = "python -m export"
 _FILE: Final = click.Path(path_type=Path)
 
 
@@ -41,10 +41,10 @@ class _Model(click.Command):
     """Its usage lines are the program's own."""
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write_usage(_PROGRAM, "CHECKPOINT --arch NAME --name MODEL [OPTIONS]")
-        formatter.write_usage(_PROGRAM, "--pretrained REFERENCE --name MODEL [OPTIONS]")
-        formatter.write_usage(_PROGRAM, "--onnx FILE --name MODEL [OPTIONS]")
-        formatter.write_usage(_PROGRAM, "COMMAND --help")
+        formatter.write_usage(PROGRAM, "CHECKPOINT --arch NAME --name MODEL [OPTIONS]")
+        formatter.write_usage(PROGRAM, "--pretrained REFERENCE --name MODEL [OPTIONS]")
+        formatter.write_usage(PROGRAM, "--onnx FILE --name MODEL [OPTIONS]")
+        formatter.write_usage(PROGRAM, "COMMAND --help")
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The other commands, as this is the help of the whole program too."""

@@ -28,6 +28,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from export.downloads.http_client import Again, DownloadError, body, check_status, get, number, persist, shown
+from model_store.verified import sha256_of
 
 MAX_BYTES: Final = 4 * 2**30
 _HEX: Final = re.compile(r"[0-9a-f]{8,64}")
@@ -80,11 +81,6 @@ class Remote:
         if found.startswith(expected):
             return None
         return f"its {kind} is {found}, not {expected}{'...' if len(expected) < len(found) else ''}"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def git_sha1_of(path: Path) -> str:

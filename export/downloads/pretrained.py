@@ -19,11 +19,12 @@ from typing import Any, Final, Literal
 from pydantic_core import from_json
 from rich.console import Console
 
-from export.downloads.download import Downloader, Remote, sha256_of
+from export.downloads.download import Downloader, Remote
 from export.downloads.http_client import DownloadError, open_client, shown
 from export.downloads.hub import ENDPOINT, Repository, fetch_snapshot
 from export.networks import specs
 from model_store.manifest import Preprocessing
+from model_store.verified import sha256_of
 
 TORCHVISION: Final = "https://download.pytorch.org"
 FORMS: Final = "torchvision/NAME, torchvision/NAME:WEIGHTS, hf://OWNER/NAME or hf://OWNER/NAME@REVISION"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -99,18 +100,17 @@ def bulk(
     if resumed:
         _line(told, f"{out.url}: going on, {before} of {everything} images are done")
     with ExitStack() as stack:
-        scorer = None
-        if engine == "local":
-            scorer = stack.enter_context(closing(Scorer(settings, stored, run.top_k, embed)))
-        progress = stack.enter_context(Told(everything, before, told))
-        if scorer is None:
+        if engine == "ray":
             from service.bulk import cluster
 
-            cluster.run(run, out, settings, ray_address, progress)
+            score = partial(cluster.run, run, out, settings, ray_address)
         else:
             from service.bulk import local
 
-            local.run(run, out, scorer, progress)
+            scorer = stack.enter_context(closing(Scorer(settings, stored, run.top_k, embed)))
+            score = partial(local.run, run, out, scorer)
+        progress = stack.enter_context(Told(everything, before, told))
+        score(progress)
     _summary(out, progress, before, told, as_json)
     sys.exit(SOME_FAILED if progress.failed else 0)
 

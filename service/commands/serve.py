@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from model_store.verified import StoreError
+from model_store.store import ModelStore
 from service.commands.options import store_option
 from service.config import load_settings, variable
 
@@ -55,8 +55,8 @@ def serve(host: str, port: int, store: str | None, models: tuple[str, ...]) -> N
         os.environ[variable("models")] = ",".join(models)
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     place = load_settings().store.model_store  # what is wrong with them is said here, not by each worker
-    if isinstance(place, Path) and not place.is_dir():
-        raise StoreError(f"{place}: no such model store; export a model to it first, or name another one")
+    if isinstance(place, Path):
+        ModelStore(place).check_there()
     server = [sys.executable, "-m", "bentoml", "serve", "service.app:ResNetService"]
     sys.stdout.flush()
     os.execv(sys.executable, [*server, "--host", host, "--port", str(port)])  # noqa: S606 - our own  # nosec B606

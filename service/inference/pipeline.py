@@ -67,8 +67,7 @@ class Pipeline:
         calibration = stored.manifest.calibration
         self.temperature = 1.0 if calibration is None else calibration.temperature
         self.max_batch = forming.max_batch
-        self._preprocessing = stored.manifest.preprocessing
-        self._decoding = Decoding(decoder, self._preprocessing, metrics)
+        self._decoding = Decoding(decoder, stored.manifest.preprocessing, metrics)
         self._decode_pool = decode_pool
         self._apart = apart
         self._counts = _counts(metrics, stored, self.labels, self.temperature)
@@ -161,7 +160,7 @@ class Pipeline:
         """A costly image, decoded in a process that is ended where it takes too much."""
         if self._apart is None or not isinstance(image, bytes):
             raise RuntimeError("costly images are files, and there is no process for them")
-        tensor = functools.partial(self._apart.tensor, image, self._preprocessing)
+        tensor = functools.partial(self._apart.tensor, image, self.stored.manifest.preprocessing)
         try:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.get_running_loop().run_in_executor(

@@ -64,19 +64,29 @@ def test_nobody_listens() -> None:
         assert check(held.getsockname()[1]) == 1
 
 
+def a_certificate(folder: Path) -> tuple[trustme.CA, ssl.SSLContext, dict[str, str]]:
+    """Who issued it, a server's context with it, and the settings that name its files."""
+    ca = trustme.CA()
+    issued = ca.issue_cert("example.com")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    issued.configure_cert(context)
+    return ca, context, {"RESNET_TLS_CERT": str(folder / "cert.pem"), "RESNET_TLS_KEY": str(folder / "key.pem")}
+
+
+def ask_clients(context: ssl.SSLContext, ca: trustme.CA) -> None:
+    """Let in those with a certificate of ``ca`` alone."""
+    ca.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+
+
 @pytest.mark.parametrize("asks_clients", [False, True])
 @pytest.mark.parametrize(("status", "said"), [(200, 0), (503, 1)])
 def test_tls(tmp_path: Path, status: int, said: int, asks_clients: bool) -> None:
-    ca = trustme.CA()
-    issued = ca.issue_cert("example.com")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    issued.configure_cert(context)
-    names = {"RESNET_TLS_CERT": str(tmp_path / "cert.pem"), "RESNET_TLS_KEY": str(tmp_path / "key.pem")}
+    ca, context, names = a_certificate(tmp_path)
     if asks_clients:
-        ca.configure_trust(context)
-        context.verify_mode = ssl.CERT_REQUIRED
+        ask_clients(context, ca)
         names["RESNET_TLS_CLIENT_CA"] = "clients.pem"
     with service(status, context) as port:
         assert check(port, **names) == said
@@ -84,18 +94,8 @@ def test_tls(tmp_path: Path, status: int, said: int, asks_clients: bool) -> None
 
 def test_clients_of_another_authority(tmp_path: Path) -> None:
     """Then all that is known is that it listens."""
-    issued = trustme.CA().issue_cert("example.com")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    issued.configure_cert(context)
-    trustme.CA().configure_trust(context)
-    context.verify_mode = ssl.CERT_REQUIRED
-    names = {
-        "RESNET_TLS_CERT": str(tmp_path / "cert.pem"),
-        "RESNET_TLS_KEY": str(tmp_path / "key.pem"),
-        "RESNET_TLS_CLIENT_CA": "clients.pem",
-    }
+    _, context, names = a_certificate(tmp_path)
+    ask_clients(context, trustme.CA())
     with service(200, context) as port:
-        assert check(port, **names) == 0
-        assert check(port, **names | {"RESNET_TLS_CLIENT_CA": ""}) == 1
+        assert check(port, **names, RESNET_TLS_CLIENT_CA="clients.pem") == 0
+        assert check(port, **names) == 1

@@ -48,7 +48,6 @@ with atheris.instrument_imports(
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 SPEC = Preprocessing(height=16, width=16, resize=20, mean=(0, 0, 0), std=(1, 1, 1))
 MOST_BYTES = 64 * 1024
-CHILD_BYTES = 400 * 2**20
 ODD = Path(__file__).parents[3] / "shared" / "data" / "odd-images.zip"
 
 _all = DecodeSettings(image_formats=FORMATS, max_pixels=2**20)
@@ -74,7 +73,7 @@ def one_input(data: bytes) -> None:
 def _as_much_memory_as_a_child() -> Iterator[None]:
     """The service's child, which has what is costly, is refused more than this by the kernel."""
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + CHILD_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + _all.decode_memory_bytes, hard))
     try:
         yield
     finally:

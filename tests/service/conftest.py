@@ -190,6 +190,12 @@ def encode(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     return file.getvalue()
 
 
+def too_slow(count: int = 3_000_000) -> bytes:
+    """A JPEG with so many segments that reading its header takes seconds."""
+    plain = encode(a_picture(), "JPEG")
+    return plain[:2] + b"\xff\xe5\x00\x02" * count + plain[2:]
+
+
 def a_picture(seed: int = 0, size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     return Image.fromarray(pixels)

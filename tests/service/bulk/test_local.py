@@ -21,8 +21,7 @@ from service.bulk.parts import Item
 from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.scorer import Row, Scorer, find_model
 from service.errors import BadEntry
-from tests.service.conftest import TinyModel, a_picture, a_png, encode, expected, publish_tiny, some_settings
-from tests.service.images.test_apart import too_slow
+from tests.service.conftest import TinyModel, a_picture, a_png, encode, expected, publish_tiny, some_settings, too_slow
 
 IMAGES = 23
 

@@ -13,7 +13,7 @@ import pytest
 
 from service.http.api import Api
 from service.runtime import Runtime
-from tests.service.conftest import a_picture, a_png, encode, serving, some_settings
+from tests.service.conftest import a_png, serving, some_settings, too_slow
 
 REQUESTS = 20
 BOUNDARY = "b"
@@ -31,21 +31,17 @@ def in_json(*files: bytes) -> bytes:
     return json.dumps({"images": [base64.b64encode(file).decode() for file in files]}).encode()
 
 
-def costly() -> bytes:
-    """A JPEG with so many segments that no thread takes it."""
-    plain = encode(a_picture(), "JPEG")
-    return plain[:2] + b"\xff\xe5\x00\x02" * 20_000 + plain[2:]
-
+COSTLY = too_slow(20_000)  # what no thread takes
 
 CASES: dict[str, tuple[int, str, str, bytes, str]] = {
     "good": (200, "POST", "/v1/classify", PNG, "image/png"),
     "no image": (415, "POST", "/v1/classify", b"junk" * 100, "image/png"),
     "a broken image": (422, "POST", "/v1/classify", BROKEN, "image/png"),
-    "a costly image": (200, "POST", "/v1/classify", costly(), "image/jpeg"),
+    "a costly image": (200, "POST", "/v1/classify", COSTLY, "image/jpeg"),
     "a good form": (200, "POST", "/v1/classify", form(PNG, PNG), FORM),
     "a form with bad images": (200, "POST", "/v1/classify", form(PNG, b"junk", BROKEN), FORM),
     "a form of a bad image": (415, "POST", "/v1/classify", form(b"junk"), FORM),
-    "a form with a costly image": (200, "POST", "/v1/classify", form(PNG, costly()), FORM),
+    "a form with a costly image": (200, "POST", "/v1/classify", form(PNG, COSTLY), FORM),
     "a form that breaks off": (400, "POST", "/v1/classify", form(PNG, end=b""), FORM),
     "a malformed form": (400, "POST", "/v1/classify", b"--x\r\n\r\n", FORM),
     "a form without a boundary": (400, "POST", "/v1/classify", b"x", "multipart/form-data"),

@@ -33,7 +33,7 @@ from service.images import apart as apart_module
 from service.images.apart import Apart
 from service.images.decode import Costly, Decoder
 from service.settings import DecodeSettings, ImageFormat
-from tests.service.conftest import a_picture, a_spec, encode
+from tests.service.conftest import a_picture, a_spec, encode, too_slow
 
 ROOT = Path(__file__).parents[3]
 # Filters set at import do not hold within pytest; that Pillow is kept quiet is tested in a process of its own.
@@ -55,12 +55,6 @@ def apart() -> Iterator[Apart]:
 
 def children() -> list[int]:
     return [child.pid for child in psutil.Process().children()]
-
-
-def too_slow(count: int = 3_000_000) -> bytes:
-    """A JPEG with so many segments that reading its header takes seconds."""
-    plain = encode(a_picture(), "JPEG")
-    return plain[:2] + b"\xff\xe5\x00\x02" * count + plain[2:]
 
 
 @pytest.mark.parametrize("kind", FORMATS)
