@@ -80,12 +80,20 @@ def tiny_server(answer: Answer) -> Iterator[TinyServer]:
         loop.close()
 
 
+_TURNS = 10
+"""More turns of the event loop than asyncio needs to make a talk of a new connection, or to close its socket."""
+
+
 async def _end(opened: asyncio.Server) -> None:
     opened.close()
+    for _ in range(_TURNS):  # a connection that was just taken: cancelled before it is a talk, its socket stays open
+        await asyncio.sleep(0)
     talks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for talk in talks:
         talk.cancel()
     await asyncio.gather(*talks, return_exceptions=True)
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 @pytest.fixture
