@@ -48,6 +48,7 @@ with atheris.instrument_imports(
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 SPEC = Preprocessing(height=16, width=16, resize=20, mean=(0, 0, 0), std=(1, 1, 1))
 MOST_BYTES = 64 * 1024
+MOST_MEMORY = 2 * 1024**3
 ODD = Path(__file__).parents[3] / "shared" / "data" / "odd-images.zip"
 
 _all = DecodeSettings(image_formats=FORMATS, max_pixels=2**20)
@@ -69,15 +70,21 @@ def one_input(data: bytes) -> None:
             _decode(_decoders[1], data)
 
 
+def _allow_memory(more: int) -> None:
+    """From here on the kernel refuses more than ``more`` bytes on top of what there is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + more, hard))
+
+
 @contextmanager
 def _as_much_memory_as_a_child() -> Iterator[None]:
     """The service's child, which has what is costly, is refused more than this by the kernel."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + _all.decode_memory_bytes, hard))
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    _allow_memory(_all.decode_memory_bytes)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_DATA, before)
 
 
 def _decode(decoder: Decoder, data: bytes) -> bool | None:
@@ -139,7 +146,9 @@ def main() -> None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, data in seeds().items():
             (Path(folder) / name).write_bytes(data)
-        limits = [f"-max_total_time={options.seconds}", f"-max_len={MOST_BYTES}", "-timeout=60", "-rss_limit_mb=2048"]
+        # libFuzzer's own bound reads the peak that the system hands on from the process that started this one.
+        limits = [f"-max_total_time={options.seconds}", f"-max_len={MOST_BYTES}", "-timeout=60", "-rss_limit_mb=0"]
+        _allow_memory(MOST_MEMORY)
         artifacts = f"-artifact_prefix={folder}/" if options.folder else "-artifact_prefix=./"
         atheris.Setup(
             [sys.argv[0], *limits, f"-seed={options.seed + 1}", "-print_final_stats=1", artifacts, folder], one_input
