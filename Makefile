@@ -42,7 +42,7 @@ $(BIN)/python:
 # The marks say which lock file was installed last; an unchanged one is not installed again.
 $(VENV)/.serve-$(RUNTIME): requirements/$(RUNTIME).lock | $(BIN)/python
 	@echo "Installing what serving needs (requirements/$(RUNTIME).lock); this takes a minute the first time"
-	@$(PIP_INSTALL) --require-hashes -r $<
+	@$(PIP_INSTALL) --quiet --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.lock | $(BIN)/python

@@ -38,20 +38,25 @@ def convert(request: Request, console: Console) -> StoredModel:
     """
     store = open_store(request.store, writing=True)
     job = prepare(request, store, console)
-    console.print(f"exporting {job.arch} with {len(job.labels.names)} classes", markup=False, highlight=False)
+    original = "the given file" if isinstance(job.network, OnnxFile) else "PyTorch"
+    _say(console, f"exporting {job.arch} with {len(job.labels.names)} classes")
     graph = _graph(job)
     with store.staging(graph.model.ByteSize()) as staged:
         file = staged / FP32_FILE
         graph.save(file)
+        _say(console, f"comparing with {original}: {job.images.count} images, {job.images.name}")
         verdict = measure(job.images, _reference(job), onnx_runner(file), job.labels.names, console)
         if verdict.reasons:
-            equal = "the given file's" if isinstance(job.network, OnnxFile) else "PyTorch's"
-            raise ParityError(f"not published, the ONNX file is not {equal} equal: {'; '.join(verdict.reasons)}")
+            raise ParityError(f"not published, the ONNX file is not {original}'s equal: {'; '.join(verdict.reasons)}")
         (staged / LABELS_FILE).write_text(job.labels.text(), encoding="utf-8", newline="\n")
         manifest = _manifest(request.name, job, graph, verdict, staged)
         card = render_card(manifest, job.labels.names, job.training, request.notes)
         (staged / CARD_FILE).write_text(card, encoding="utf-8", newline="\n")
         return store.publish(staged, manifest)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _graph(job: Job) -> Graph:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from export.calibration.calibrate import CalibrateRequest, measure, publish
 from export.calibration.calibration_report import REPORT_FILE, Findings, scores
-from export.commands.options import images_option, place, store_option, version_json
+from export.commands.options import images_option, place, store_option, taken, version_json
 from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 from model_store.store import ModelStore
@@ -80,5 +80,5 @@ def _summary(models: ModelStore, findings: Findings, published: StoredModel) -> 
         if score.detection:
             text += f" and {score.detection.accepted:.2%} of the outliers, AUROC {score.detection.auroc:.4f}"
         rows.append((score.name, text))
-    rows.append(("report", f"{place(models, published)}/{REPORT_FILE}"))
+    rows += [("report", f"{place(models, published)}/{REPORT_FILE}"), taken(published)]
     return "\n".join(f"{key:<13}{value}" for key, value in rows)

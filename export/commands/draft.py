@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import images_option, place, store_option, version_json
+from export.commands.options import images_option, place, store_option, taken, version_json
 from export.draft import DraftRequest, Findings, measure, publish
 from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
@@ -55,8 +55,9 @@ def draft(model: str, images: Path, margin: float, min_agreement: float, store: 
     if as_json:
         print_json(version_json(models, published))
         return
-    click.echo(f"{'model':<12}{published.manifest.name} version {published.manifest.version}")
-    click.echo(f"{'folder':<12}{place(models, published)}")
+    version = f"{published.manifest.name} version {published.manifest.version}"
+    rows = [("model", version), ("folder", place(models, published)), taken(published)]
+    click.echo("\n".join(f"{key:<12}{value}" for key, value in rows))
 
 
 def _report(findings: Findings) -> list[str]:

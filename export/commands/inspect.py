@@ -178,6 +178,9 @@ def checkpoint_rows(checkpoint: Checkpoint) -> Iterator[Row]:
         yield "architecture", f"{name}: {describe(spec)}; {multiply_adds / 1e9:.3f} G multiply-adds an image"
     if not fitting:
         yield "architecture", "none that is known fits"
+    if len(fitting) > 1:
+        first = f"the first, as in {checkpoint.origin}, unless --arch says another"
+        yield "export takes", first if checkpoint.common else "none of itself, as they have the same shapes: name --arch"
     labels = _named(checkpoint)
     yield "labels", _labels(labels) if labels else f"{checkpoint.classes} classes, no names"
     if checkpoint.aside:

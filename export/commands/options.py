@@ -24,6 +24,12 @@ def place(store: ModelStore, stored: StoredModel) -> str:
     return f"{store}/{stored.manifest.name}/{stored.manifest.version}"
 
 
+def taken(stored: StoredModel) -> tuple[str, str]:
+    """A row of what becomes of a new version of a model that may be served already."""
+    manifest = stored.manifest
+    return "served", f"within seconds, where a service runs on this store; RESNET_MODELS={manifest.name}@N keeps version N"
+
+
 def version_json(store: ModelStore, stored: StoredModel) -> dict[str, Any]:
     """A version as ``--json`` tells of it."""
     manifest = stored.manifest

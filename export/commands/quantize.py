@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from export.commands.gate_options import max_accuracy_drop_option, min_agreement_option
-from export.commands.options import place, store_option, version_json
+from export.commands.options import place, store_option, taken, version_json
 from export.variants.candidates import FALLBACKS, Rules
 from export.variants.gate import Thresholds
 from export.variants.variant import PRECISIONS, VariantPrecision, VariantRequest, make_variants
@@ -166,6 +166,7 @@ def _summary(where: str, stored: StoredModel, precisions: Sequence[VariantPrecis
             rows += _made(variant.quantization)
             rows += _judged(variant.gate)
             rows.append(("report", f"{where}/{variant.report.file}"))
+    rows.append(taken(stored))
     return "\n".join(f"{key:<12}{value}" for key, value in rows)
 
 

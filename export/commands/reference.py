@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from export.commands.options import images_option, place, store_option, version_json
+from export.commands.options import images_option, place, store_option, taken, version_json
 from export.reference import Measured, measure, publish
 from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
@@ -56,5 +56,6 @@ def _summary(models: ModelStore, measured: Measured, published: StoredModel, lab
         ("confidence", f"above 0.9 for {sure:.1%}, at temperature {reference.temperature:.4f}"),
         ("energy", f"half of them above {reference.energy_edges[len(reference.energy_edges) // 2]:.3f}"),
         ("embedding", "none" if measured.embedding is None else f"{measured.embedding.shape[1]} dimensions"),
+        taken(published),
     ]
     return "\n".join(f"{key:<13}{value}" for key, value in rows)

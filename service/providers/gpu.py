@@ -32,9 +32,7 @@ _TYPES: Final[Mapping[str, type[np.generic]]] = {"tensor(float)": np.float32, "t
 
 
 def check_gpu(provider: str) -> None:
-    """``ProviderUnavailable`` unless this onnxruntime has ``provider`` and the driver an NVIDIA GPU."""
-    if provider not in ort.get_available_providers():
-        raise ProviderUnavailable(f"this onnxruntime has no {provider}; install the gpu extra")
+    """``ProviderUnavailable`` unless the driver has an NVIDIA GPU and this onnxruntime ``provider``."""
     try:
         import pynvml
     except ImportError as error:
@@ -46,6 +44,8 @@ def check_gpu(provider: str) -> None:
         raise ProviderUnavailable(f"no NVIDIA driver: {error}") from error
     if not count:
         raise ProviderUnavailable("no NVIDIA GPU")
+    if provider not in ort.get_available_providers():
+        raise ProviderUnavailable(f"this onnxruntime has no {provider}; install the gpu extra")
 
 
 def forbid_tf32() -> None:

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { byId, h } from "./dom.js";
 
 const RETRY_MS = 2000; // while the service loads its models
+const SHOWN = [3, 5, 10]; // classes on offer, where the model has as many
 
 export class Models {
   #served = [];
@@ -68,6 +69,14 @@ export class Models {
   #describe() {
     const { classes, architecture, provider, precision } = this.#chosen();
     byId("model-note").textContent = `${classes} classes, ${architecture}, ${precision} on ${provider}`;
+    this.#offer(SHOWN.map((count) => Math.min(count, classes)));
+  }
+
+  /** The number of classes chosen stays, where the model has as many. */
+  #offer(counts) {
+    const before = Number(byId("top-k").value);
+    byId("top-k").replaceChildren(...[...new Set(counts)].map((count) => h("option", {}, String(count))));
+    byId("top-k").value = String(counts.find((count) => count >= before) ?? counts.at(-1));
   }
 
   #chosen() {
@@ -77,8 +86,8 @@ export class Models {
 
   /** What `api.classify` takes. */
   get choice() {
-    const { name, version, classes } = this.#chosen();
-    return { model: name, version, topK: Math.min(Number(byId("top-k").value), classes) };
+    const { name, version } = this.#chosen();
+    return { model: name, version, topK: Number(byId("top-k").value) };
   }
 }
 

@@ -13,6 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from export import __main__ as program
+from export.images.image_sets import SEEDED_IMAGES
 from export.networks import specs
 from export.networks.build import build
 from model_store.store import ModelStore
@@ -150,6 +151,7 @@ def test_as_a_program(tmp_path: Path) -> None:
         "from what is usual for the network",
         "note: labels: the names of CIFAR-10",
         "exporting cifar_resnet20 with 10 classes",
+        f"comparing with PyTorch: {SEEDED_IMAGES} images, seeded (seed 0)",
     ]
     assert ModelStore(tmp_path / "store").resolve("net").labels()[0] == "airplane"
     again = export("--arch", "cifar_resnet20", "--name", "net", "--version", "1")

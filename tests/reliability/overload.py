@@ -55,7 +55,8 @@ class Step:
 
     @property
     def goodput(self) -> float:
-        return self.load.per_second / self.peak
+        """Good answers of what was possible: the peak, or what arrived where chance made that less."""
+        return self.load.per_second / min(self.peak, self.load.offered)
 
     @property
     def refused_p99_ms(self) -> float:

@@ -36,6 +36,7 @@ def test_what_was_measured_and_published_is_told(words: list[object], tmp_path: 
     assert " ms whole, " in lines["decoding"]
     assert lines["fp32"].startswith("same top class on ")
     assert lines["model"] == "colours version 2"
+    assert "RESNET_MODELS=colours@N" in lines["served"]
     scaling = ModelStore(tmp_path / "store").resolve("colours").manifest.preprocessing.jpeg_scaling
     assert scaling is not None
     assert (scaling.margin, scaling.gate.min_agreement) == (2, 0.9)

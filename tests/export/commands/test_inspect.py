@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
+import torch
+import torchvision
 
 from export.commands.inspect import inspect_command
 from export.errors import ExportError
+from export.networks.build import build
+from export.networks.specs import get_spec
 from export.publishing import publish_next
 from model_store.store import ModelStore, StoreError
 from tests.export.reports import test_model_card
@@ -58,6 +63,23 @@ def test_a_checkpoint(exported: Exported) -> None:
     assert found["checkpoint"] == f"{exported.checkpoint} (pytorch)"
     assert found["architecture"].startswith("tiny: ")
     assert found["labels"] == "7 classes, no names"
+
+
+@pytest.mark.parametrize(
+    ("network", "taken"),
+    [
+        (lambda: torchvision.models.resnet18(num_classes=3), "the first, as in torchvision, unless --arch says another"),
+        (lambda: build(get_spec("cifar_resnet20"), 3, seed=1), "none of itself, as they have the same shapes: name --arch"),
+    ],
+    ids=["torchvision", "CIFAR"],
+)
+def test_which_of_several_networks_is_taken(
+    exported: Exported, tmp_path: Path, network: Callable[[], torch.nn.Module], taken: str
+) -> None:
+    torch.save(network().state_dict(), tmp_path / "net.pth")
+    text = exported.call(inspect_command, str(tmp_path / "net.pth"))[1]
+    assert text.count("\narchitecture ") > 1
+    assert rows(text)["export takes"] == taken
 
 
 def test_shared_checkpoints_are_recognised(exported: Exported, shared: Path) -> None:
