@@ -180,7 +180,8 @@ def checkpoint_rows(checkpoint: Checkpoint) -> Iterator[Row]:
         yield "architecture", "none that is known fits"
     if len(fitting) > 1:
         first = f"the first, as in {checkpoint.origin}, unless --arch says another"
-        yield "export takes", first if checkpoint.common else "none of itself, as they have the same shapes: name --arch"
+        none = "none of itself, as they have the same shapes: name --arch"
+        yield "export takes", first if checkpoint.common else none
     labels = _named(checkpoint)
     yield "labels", _labels(labels) if labels else f"{checkpoint.classes} classes, no names"
     if checkpoint.aside:

@@ -26,8 +26,8 @@ def place(store: ModelStore, stored: StoredModel) -> str:
 
 def taken(stored: StoredModel) -> tuple[str, str]:
     """A row of what becomes of a new version of a model that may be served already."""
-    manifest = stored.manifest
-    return "served", f"within seconds, where a service runs on this store; RESNET_MODELS={manifest.name}@N keeps version N"
+    kept = f"RESNET_MODELS={stored.manifest.name}@N keeps version N"
+    return "served", f"within seconds, where a service runs on this store; {kept}"
 
 
 def version_json(store: ModelStore, stored: StoredModel) -> dict[str, Any]:

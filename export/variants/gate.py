@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +91,11 @@ def cpu_logits(model: Path | bytes) -> Logits:
         session = open_session(model)
     except ParityError as error:
         raise GateError(str(error)) from error
+    return logits_by(session)
+
+
+def logits_by(session: Any) -> Logits:
+    """What an opened ``onnxruntime.InferenceSession`` gives of pixels."""
 
     def run(pixels: Pixels) -> Floats:
         (logits,) = session.run(["logits"], {INPUT: pixels})

@@ -13,12 +13,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-import numpy as np
 import onnxruntime as ort
 
-from export.graphs.serving_graph import INPUT
-from export.images.image_sets import Pixels
-from export.variants.gate import Floats, GateError, Logits, cpu_logits
+from export.variants.gate import GateError, Logits, cpu_logits, logits_by
 from model_store.cpu_features import cpu_features
 from model_store.manifest import Precision
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
@@ -60,7 +57,7 @@ def _open_openvino(model: Path | bytes, precision: Precision) -> Logits:
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     config = {"CPU": {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}}
     options.add_provider_for_devices([cpu_device()], {"load_config": json.dumps(config)})
-    return _logits(_loaded("openvino", lambda: ort.InferenceSession(model, options)))
+    return logits_by(_loaded("openvino", lambda: ort.InferenceSession(model, options)))
 
 
 def _check_cuda() -> None:
@@ -76,7 +73,7 @@ def _open_cuda(model: Path | bytes, precision: Precision) -> Logits:
     # Where CUDA cannot be started, ONNX Runtime goes on with the CPU and only logs it.
     if session.get_providers()[0] != _CUDA:
         raise ProviderMissing("cuda: ONNX Runtime could not start it")
-    return _logits(session)
+    return logits_by(session)
 
 
 def _options() -> Any:
@@ -90,14 +87,6 @@ def _loaded(provider: GateProvider, load: Callable[[], Any]) -> Any:
         return load()
     except Exception as error:  # ONNX Runtime's exceptions share no other public base
         raise GateError(f"{provider} cannot load the file: {' '.join(str(error).split())}") from error
-
-
-def _logits(session: Any) -> Logits:
-    def run(pixels: Pixels) -> Floats:
-        (logits,) = session.run(["logits"], {INPUT: pixels})
-        return np.asarray(logits, np.float32)
-
-    return run
 
 
 @dataclass(frozen=True)
