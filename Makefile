@@ -117,8 +117,13 @@ bench: install-dev ## Measure the service: five minutes, a page with plots in bu
 	@$(BIN)/python -m benchmarks.suite --out $(BENCH_OUT) $(if $(BENCH_STORE),--store $(BENCH_STORE)) $(BENCH_OPTIONS)
 
 lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
-	@for extra in cpu gpu; do $(BIN)/uv pip compile pyproject.toml --extra $$extra -o requirements/$$extra.lock $(LOCK_OPTIONS); done
-	@$(BIN)/uv pip compile pyproject.toml --extra cpu --extra export --extra parquet --extra ray --extra s3 --extra traces --extra dev --extra bench -o requirements/dev.lock $(LOCK_OPTIONS)
+	@$(call compile,dev) --extra cpu --extra export --extra parquet --extra ray --extra s3 --extra traces --extra dev --extra bench
+	@$(call compile,cpu) --extra cpu --constraint requirements/dev.lock
+	@$(call compile,gpu) --extra gpu --constraint requirements/cpu.lock
+	@$(call compile,remote) --extra s3 --extra gcs --extra azure --extra traces --constraint requirements/dev.lock
+
+# What is shipped is of the versions that are tested.
+compile = $(BIN)/uv pip compile pyproject.toml -o requirements/$(1).lock $(LOCK_OPTIONS)
 
 LOCK_OPTIONS = --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 

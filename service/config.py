@@ -35,8 +35,7 @@ from service.settings import (
 
 PREFIX: Final = "RESNET_"
 # What Kubernetes and Docker links set in every pod beside a Service called resnet...: no settings of ours.
-_KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)$")
-
+_KUBERNETES: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)?)$")
 _KUBERNETES_URL: Final = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -108,10 +107,15 @@ def variable(field: str) -> str:
 
 
 def _of_kubernetes(name: str, value: str) -> bool:
-    """Whether Kubernetes set it. Beside a Service called resnet-grpc that has a setting's name, but never its value."""
-    if not _KUBERNETES.search(name):
+    """Whether Kubernetes set it: by the name, and by the value where the name may be a setting's, or be meant for one.
+
+    Beside a Service called resnet-grpc every pod has RESNET_GRPC_PORT, an address.
+    """
+    found = _KUBERNETES.search(name)
+    if found is None:
         return False
-    return name not in {variable(field) for _, field, _ in fields()} or bool(_KUBERNETES_URL.match(value))
+    unclear = found[1] == "PORT" or name in {variable(field) for _, field, _ in fields()}
+    return not unclear or bool(_KUBERNETES_URL.match(value))
 
 
 _SECRETS: Final = frozenset(name for _, name, field in fields() if "SecretStr" in str(field.annotation))
@@ -169,6 +173,9 @@ def reference() -> str:
         "All settings are environment variables, read once at start. A wrong value or an unknown `RESNET_` name stops",
         "the start with one line that says which. This page is made from `service/settings` by",
         "`python -m service settings`; a test keeps the two equal.",
+        "",
+        "The address and port of HTTP are not among them: `make serve HOST=... PORT=...`, `--host` and `--port` of",
+        "`python -m service serve`, or `BENTOML_HOST` and `BENTOML_PORT`, as containers have them.",
     ]
     shown = ""
     for group, name, field in fields():
@@ -186,7 +193,7 @@ def _default(field: str, value: object) -> str:
         return "`model_store/models`"
     if field == "models":
         return "`*`"
-    if value is None:
+    if value is None or value == ():
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"

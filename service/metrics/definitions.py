@@ -46,8 +46,9 @@ REJECTED = Definition(
     "counter", "resnet_rejected_total", ("reason",),
     "Requests not served through no fault of their images: queue_full, too_large, deadline, cancelled (the client "
     "left), draining (the service stops), loading (it is not ready), unauthorized (a wrong key or none), key_rate and "
-    "key_concurrency (more than the holder of a key may send), slow_client (headers or body did not come in time); "
-    "and what never became one: bad_http, head_too_large, connections (closed or refused for want of room).",
+    "key_concurrency (more than the holder of a key may send), too_many_jobs, slow_client (headers or body did not "
+    "come in time); and what never became one: bad_http, head_too_large, connections (closed or refused "
+    "for want of room).",
 )  # fmt: skip
 REQUEST_BYTES = Definition("counter", "resnet_request_bytes_total", (), "Bytes of request bodies that were read.")
 IMAGES = Definition("counter", "resnet_images_total", _MODEL, "Images inferred.")

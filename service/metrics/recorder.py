@@ -77,7 +77,7 @@ _REJECTIONS: Final = {
     CLIENT_GONE: "cancelled",
     504: "deadline",
 }
-_REASONS: Final = frozenset(("unauthorized", "key_rate", "key_concurrency"))
+_REASONS: Final = frozenset(("unauthorized", "key_rate", "key_concurrency", "too_many_jobs"))
 
 
 class Metrics:

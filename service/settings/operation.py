@@ -89,7 +89,7 @@ class ServerSettings(Group):
         le=7200,
         allow_inf_nan=False,
         description="Seconds after SIGTERM at which workers end, whatever is not answered by then; an orchestrator's "
-        "grace period must be longer. By default `RESNET_DRAIN_S` and `RESNET_DEADLINE_S` and 10.",
+        "grace period must be longer. By default `RESNET_DRAIN_S` + `RESNET_DEADLINE_S` + 10.",
     )
     grpc_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
         None, description="Port of the gRPC service (docs/inference-protocol.md); off by default."

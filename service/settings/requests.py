@@ -43,9 +43,14 @@ class LimitSettings(Group):
         640 * 2**20,
         ge=1024,
         description="Bytes of request bodies a worker holds at most, from their arrival to the answer; beyond it "
-        "requests get 429. By default 64 bodies of the largest size.",
+        "requests get 429.",
     )
-    max_images: int = Field(64, ge=1, le=4096, description="Most images in one multipart request.")
+    max_images: int = Field(
+        64,
+        ge=1,
+        le=4096,
+        description="Most images in one request, in whatever form; never more than `RESNET_MAX_QUEUE`.",
+    )
 
     @field_validator("max_held_bytes")
     @classmethod
@@ -86,7 +91,7 @@ class DecodeSettings(Group):
         ge=0.01,
         le=3600,
         description="Most seconds of processor time that an image may take to decode; beyond it 422, for that image "
-        "alone. Only of images that may be costly is a process of its own asked.",
+        "alone. Only images that may be costly are decoded in a process of their own.",
     )
     decode_memory_bytes: int = Field(
         300_000_000, ge=2**24, description="Most memory that an image may take to decode; beyond it 422, as above."

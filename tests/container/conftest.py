@@ -81,8 +81,8 @@ class Container:
         return self.engine.code("exec", self.name, *command) == 0
 
     def stop(self) -> int:
-        """SIGTERM, and a minute's grace as in docker/compose.yaml; the exit status."""
-        self.engine.podman("stop", "--time", "60", self.name)
+        """SIGTERM, and the grace of docker/compose.yaml; the exit status."""
+        self.engine.podman("stop", "--time", "30", self.name)
         return int(str(self.state()["ExitCode"]))
 
     def logs(self) -> str:

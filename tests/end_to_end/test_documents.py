@@ -77,10 +77,11 @@ def test_every_command_is_known() -> None:
         ".venv/bin/bentoml build",
         ".venv/bin/bentoml serve resnet-serving:latest",
         "docker build -f docker/Dockerfile -t ",  # with what follows, run or said not to be in tests/container
+        "docker build --build-arg REMOTE=1 -f docker/Dockerfile -t ",
         "docker build -f docker/Dockerfile.gpu -t ",
         "docker run -d --name resnet ",
         "docker run --rm --gpus all ",
-        "docker stop --time 60 resnet",
+        "docker stop --time 30 resnet",
         "docker compose -f docker/compose.yaml up",
         ".venv/bin/bentoml containerize resnet-serving:latest",
     )

@@ -313,6 +313,9 @@ def test_a_kubernetes_service_called_resnet_grpc_is_no_setting() -> None:
     environ = {"RESNET_GRPC_PORT": "tcp://10.0.0.1:8001", "RESNET_GRPC_PORT_8001_TCP_ADDR": "10.0.0.1"}
     assert Settings.from_env(environ) == Settings()
     assert of(grpc_port="8001").server.grpc_port == 8001
+    assert of(http_port="udp://10.0.0.1:8001", http_port_8001_sctp="sctp://10.0.0.1:8001") == Settings()
+    assert "RESNET_HTTP_PORT is no setting" in refused(http_port="8001")
+    assert "RESNET_GRCP_PORT is no setting; did you mean RESNET_GRPC_PORT?" in refused(grcp_port="8001")
     assert "RESNET_GRPC_PORT='70000'" in refused(grpc_port="70000")
     assert "RESNET_GRPC_PORT='8001/tcp'" in refused(grpc_port="8001/tcp")
 
