@@ -82,7 +82,7 @@ container-tools: ## Install what container tests use of the system (buildah, pod
 	$(call install_tools,$(CONTAINER_TOOLS))
 
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile --durations 30
 
 test-reliability: install-dev ## Load and break a running service; prints what its promises came to
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m reliability -s

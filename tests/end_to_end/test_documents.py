@@ -65,7 +65,7 @@ def test_every_command_is_known() -> None:
         ".venv/bin/python -m service client ",  # run in test_client_documents.py
         "cat docs/images/ship.jpg | .venv/bin/python -m service client ",
         "RESNET_MODEL_STORE=models make serve",
-        "RESNET_MODEL_STORE=models RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
+        "RESNET_ADMIN_KEY=a-key-of-your-own make serve",  # run in test_models_document.py
         ".venv/bin/python -m service -h",  # this and what follows run in test_command_line.py
         ".venv/bin/python -m service settings",
         ".venv/bin/python -m service metrics",
