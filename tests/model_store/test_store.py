@@ -14,7 +14,7 @@ from model_store.manifest import MANIFEST_FILE, Manifest, Variant
 from model_store.store import EMBEDDED_MODELS, LABELS_FILE, ModelStore, StoreError
 from model_store.stored_model import StoredModel
 from model_store.verified import describe_file, read_verified, verify_file
-from tests.model_store.test_manifest import a_manifest
+from tests.model_store.manifests import a_manifest
 
 LABELS = "".join(f"class {i}\n" for i in range(10)).encode()
 
