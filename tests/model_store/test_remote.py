@@ -22,7 +22,7 @@ from model_store.store import ModelStore, StoreError
 from tests.s3 import BUCKET, S3Server, s3_server
 
 from .flaky import URL, FlakyFileSystem, flaky
-from .test_store import publish, stage
+from .stores import publish, stage
 
 ROOT = "/store/models"
 
