@@ -8,7 +8,7 @@ import pytest
 
 from model_store.store import ModelStore
 
-from .test_store import publish
+from .stores import publish
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from model_store.aliases import ALIASES_FOLDER
 from model_store.names import check_alias, check_name, check_version, is_alias, parse_reference
 from model_store.store import PROFILES_FOLDER, ModelStore, StoreError
 
-from .test_store import entries
+from .stores import entries
 
 # What they may be called
 

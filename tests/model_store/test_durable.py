@@ -12,7 +12,7 @@ from model_store.aliases import write_alias
 from model_store.durable import sync_files
 from model_store.store import ModelStore
 from service.tuning import profile as profiles
-from tests.model_store.test_store import publish
+from tests.model_store.stores import publish
 from tests.service.tuning.conftest import a_profile
 
 

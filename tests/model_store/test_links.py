@@ -10,7 +10,7 @@ import pytest
 from model_store.manifest import MANIFEST_FILE
 from model_store.plain_files import read_plain
 from model_store.store import LABELS_FILE, ModelStore, StoreError
-from tests.model_store.test_store import publish
+from tests.model_store.stores import publish
 
 SECRET = "the canary sings"  # noqa: S105 - what must not be read
 

@@ -18,7 +18,7 @@ from model_store.onnx_data import keeps_weights_outside
 from model_store.store import EMBEDDED_MODELS, LABELS_FILE, ModelStore, StoreError
 from model_store.verified import describe_file
 from tests.export.onnx_nets import usual
-from tests.model_store.test_store import stage
+from tests.model_store.stores import stage
 
 
 def outside(tensor: TensorProto, location: str = "other.bin") -> TensorProto:

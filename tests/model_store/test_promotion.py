@@ -8,7 +8,7 @@ import pytest
 
 from model_store.store import PROMOTED_FILE, ModelStore, StoreError
 
-from .test_store import entries, publish
+from .stores import entries, publish
 
 
 def served(store: ModelStore) -> str:

@@ -1,7 +1,6 @@
-from __future__ import annotations
+"""Images become the network's input as torchvision would make it, but for rounding."""
 
-import io
-import math
+from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model_store.manifest import JpegScaling, Preprocessing
-from model_store.reports import Gate
-from model_store.transforms import crop_box, load_view, scale_jpeg, to_rgb, to_tensor, view_tensor
+from model_store.manifest import Preprocessing
+from model_store.transforms import crop_box, to_rgb, to_tensor
+
+from .pictures import a_spec, noise, smooth, squashed
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -20,12 +20,6 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-
-def a_spec(resize: int, height: int, width: int, interpolation: str = "bilinear") -> Preprocessing:
-    return Preprocessing(
-        height=height, width=width, resize=resize, interpolation=interpolation, mean=(0, 0, 0), std=(1, 1, 1)
-    )
 
 
 def resized_size(width: int, height: int, resize: int) -> tuple[int, int]:
@@ -41,16 +35,6 @@ def reference(image: Image.Image, spec: Preprocessing) -> npt.NDArray[np.uint8]:
     resized = image.resize((width, height), FILTERS[spec.interpolation])
     left, upper = round((width - spec.width) / 2.0), round((height - spec.height) / 2.0)
     return np.asarray(resized.crop((left, upper, left + spec.width, upper + spec.height)))
-
-
-def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
-    random = np.random.default_rng(seed)
-    small = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
-    return small.resize((width, height), Image.Resampling.BICUBIC)
-
-
-def noise(width: int, height: int, seed: int = 0) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 SIDES = st.integers(1, 120)
@@ -143,10 +127,6 @@ def test_a_rectangular_crop() -> None:
     image = noise(100, 60)
     assert to_tensor(image, spec).shape == (20, 32, 3)
     assert np.abs(to_tensor(image, spec).astype(int) - reference(image, spec)).max() <= 1
-
-
-def squashed(resize: int, height: int, width: int) -> Preprocessing:
-    return a_spec(resize, height, width).model_copy(update={"resize_mode": "squash"})
 
 
 @given(width=SIDES, height=SIDES, crop_width=st.integers(1, 48), crop_height=st.integers(1, 48), seed=st.integers(0, 9))
@@ -244,157 +224,3 @@ def test_an_array_of_another_shape_or_type_is_refused(out: npt.NDArray[np.uint8]
     with pytest.raises(ValueError, match="not uint8"):
         to_tensor(noise(60, 45), a_spec(16, 16, 16), out)
     assert not out.any()
-
-
-# JPEGs decoded smaller
-
-
-def scaling(spec: Preprocessing, margin: float) -> Preprocessing:
-    gate = Gate(
-        rule="agreement",
-        passed=True,
-        images=1,
-        image_source="made up",
-        top1_agreement=1.0,
-        max_accuracy_drop=0.0,
-        min_agreement=0.995,
-        max_absolute_error=0.0,
-    )
-    return spec.model_copy(update={"jpeg_scaling": JpegScaling(margin=margin, gate=gate)})
-
-
-def saved(image: Image.Image, kind: str = "JPEG", **options: object) -> Image.Image:
-    """``image`` as it is when opened again, not yet decoded."""
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return Image.open(file)
-
-
-@given(
-    width=st.integers(1, 700),
-    height=st.integers(1, 700),
-    crop=st.integers(1, 40),
-    extra=st.integers(0, 10),
-    margin=st.floats(1, 8),
-    squash=st.booleans(),
-)
-def test_a_scaled_jpeg_keeps_its_margin_and_no_more_is_decoded_than_needed(
-    width: int, height: int, crop: int, extra: int, margin: float, squash: bool
-) -> None:
-    spec = scaling(squashed(crop, crop, crop + extra) if squash else a_spec(crop + extra, crop, crop), margin)
-    image = saved(Image.new("RGB", (width, height)))
-    needed = margin * (crop + extra)
-    scale = next(s for s in (8, 4, 2, 1) if s == 1 or min(width, height) >= s * math.ceil(needed))
-    view = load_view(image, spec)
-    assert view.image.size == (math.ceil(width / scale), math.ceil(height / scale))
-    assert scale == 1 or min(view.image.size) >= needed
-    assert tuple(side * scale for side in view.box) == pytest.approx(crop_box(width, height, spec))
-    assert view_tensor(view, spec).shape == (spec.height, spec.width, 3)
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF"])
-def test_only_jpegs_are_scaled(kind: str) -> None:
-    image = saved(smooth(400, 400), kind)
-    assert scale_jpeg(image, scaling(a_spec(16, 16, 16), 1)) == 1
-    assert image.size == (400, 400)
-
-
-def test_nothing_is_scaled_unless_the_model_says_so() -> None:
-    image = saved(smooth(400, 400))
-    assert scale_jpeg(image, a_spec(16, 16, 16)) == 1
-    assert image.size == (400, 400)
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}], ids=str)
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_scaled_jpeg_is_nearly_the_whole_one(mode: str, options: dict[str, object]) -> None:
-    spec = a_spec(32, 28, 28)
-    picture = smooth(401, 300).convert(mode)
-    whole, small = (saved(picture, quality=95, **options) for _ in range(2))
-    view = load_view(small, scaling(spec, 2))
-    assert view.image.size == (101, 75)
-    difference = np.abs(view_tensor(view, spec).astype(int) - to_tensor(to_rgb(whole), spec))
-    assert difference.mean() < 1.5
-
-
-def test_a_jpeg_of_several_pictures_is_scaled_too() -> None:
-    image = saved(smooth(400, 300), "MPO", save_all=True, append_images=[smooth(400, 300, 1)])
-    assert image.format == "MPO"
-    assert scale_jpeg(image, scaling(a_spec(32, 28, 28), 2)) == 4
-    assert to_rgb(image).size == (100, 75)
-
-
-# Turned upright after the resize
-
-
-def turned(image: Image.Image, orientation: int) -> Image.Image:
-    """``image`` as a file that asks to be turned, opened again."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return saved(image, "PNG", exif=exif)
-
-
-@given(
-    orientation=st.integers(1, 8),
-    width=st.integers(1, 120),
-    height=st.integers(1, 120),
-    crop=st.tuples(st.integers(1, 40), st.integers(1, 40)),
-    extra=st.integers(0, 10),
-    squash=st.booleans(),
-    seed=st.integers(0, 99),
-)
-def test_turning_the_small_image_is_as_good_as_turning_the_whole(
-    orientation: int,
-    width: int,
-    height: int,
-    crop: tuple[int, int],
-    extra: int,
-    squash: bool,
-    seed: int,
-) -> None:
-    spec = a_spec(max(crop) + extra, *crop)
-    if squash:
-        spec = spec.model_copy(update={"resize_mode": "squash"})
-    image = turned(smooth(width, height, seed), orientation)
-    found = view_tensor(load_view(image, spec), spec)
-    assert found.shape == (*crop, 3)
-    assert np.abs(found.astype(int) - to_tensor(to_rgb(image), spec)).max() <= 2
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("interpolation", ["nearest", "bicubic", "lanczos"])
-def test_other_kernels_see_the_same_part_of_a_turned_image(interpolation: str, orientation: int) -> None:
-    """They need not give the same pixels: they clip between rows and columns, or take one of two as near."""
-    spec, image = a_spec(60, 50, 40, interpolation), turned(smooth(150, 110), orientation)
-    difference = np.abs(view_tensor(load_view(image, spec), spec).astype(int) - to_tensor(to_rgb(image), spec))
-    assert difference.mean() < 0.2
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_image_of_the_right_size_is_only_turned(orientation: int) -> None:
-    spec, image = a_spec(16, 16, 16), turned(noise(16, 16), orientation)
-    assert np.array_equal(view_tensor(load_view(image, spec), spec), np.asarray(to_rgb(image)))
-
-
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_images_of_every_format_are_turned(kind: str, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    picture, spec = smooth(61, 43), a_spec(20, 12, 18)
-    views = [saved(picture, kind, exif=exif) for _ in range(2)]
-    difference = view_tensor(load_view(views[0], spec), spec).astype(int) - to_tensor(to_rgb(views[1]), spec)
-    assert np.abs(difference).max() <= 1
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_scaled_jpegs_are_turned_about_the_whole_images_centre(orientation: int) -> None:
-    """No scale divides 401 and 303, so the smaller image has a last row and column that are not whole pixels."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    spec = a_spec(34, 28, 30)
-    small, whole = (saved(smooth(401, 303), exif=exif, quality=95) for _ in range(2))
-    view = load_view(small, scaling(spec, 2))
-    assert view.image.size == (101, 76)
-    difference = np.abs(view_tensor(view, spec).astype(int) - to_tensor(to_rgb(whole), spec))
-    assert difference.mean() < 1.5

@@ -23,7 +23,7 @@ from export.variants.variant import VariantRequest, make_variants
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoreError
 from model_store.stored_model import StoredModel
 from tests.export import colours, uncertain
-from tests.export.variants.test_variant import LOOSE
+from tests.export.variants.conftest import LOOSE
 
 TRUE_TEMPERATURE = 2.5
 

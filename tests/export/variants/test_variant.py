@@ -13,58 +13,18 @@ from rich.console import Console
 
 from export.errors import ExportError
 from export.images.files import ImagesError
-from export.variants import candidates, variant_images
+from export.variants import candidates
 from export.variants import variant as module
 from export.variants.candidates import Rules
 from export.variants.gate import GateError, Logits, Thresholds, cpu_logits
 from export.variants.gate_providers import ProviderMissing
-from export.variants.quantize import Calibrated
 from export.variants.variant import VariantRequest, make_variants
 from model_store.manifest import Manifest
 from model_store.store import ModelStore, StoreError
 from model_store.stored_model import StoredModel
 from tests.export import colours
 
-LOOSE = Thresholds(max_accuracy_drop=0.1, min_agreement=0.9)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``train``, unlabelled, and ``test``, labelled."""
-    root = tmp_path_factory.mktemp("images")
-    colours.write(root / "train", colours.CALIBRATION, labels=False)
-    colours.write(root / "test", colours.IMAGES)
-    return root
-
-
-@pytest.fixture
-def request_(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> VariantRequest:
-    """int8 of ``colours`` version 1; pages of refused variants go to ``tmp_path``."""
-    colours.publish(tmp_path / "store")
-    monkeypatch.chdir(tmp_path)
-    return VariantRequest(
-        model="colours",
-        store=tmp_path / "store",
-        calibrate=images / "train",
-        validate=images / "test",
-        method="minmax",
-        rules=Rules(LOOSE),
-    )
-
-
-@pytest.fixture
-def ruined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every calibration finds a twentieth of the true ranges."""
-    real = module.calibrate
-
-    def shrunken(*arguments: object) -> Calibrated:
-        return colours.shrunken(real(*arguments))  # type: ignore[arg-type]
-
-    monkeypatch.setattr(module, "calibrate", shrunken)
-
-
-def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+from .conftest import contents
 
 
 def test_what_passes_becomes_the_next_version(request_: VariantRequest, console: Console) -> None:
@@ -166,93 +126,7 @@ def test_a_version_may_be_named(request_: VariantRequest, console: Console) -> N
     assert [variant.precision for variant in third.manifest.variants] == ["fp32", "fp16"]
 
 
-# bf16, which is the fp32 file; and several at once
-
-
-def rounded(path: Path) -> Logits:
-    """fp32's logits, rounded as bf16 would."""
-    run = cpu_logits(path)
-    return lambda pixels: (run(pixels).view(np.uint32) & 0xFFFF0000).view(np.float32)
-
-
-@pytest.fixture
-def bf16(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str, str]]:
-    """What is opened where; this machine need not have bf16 for it."""
-    opened: list[tuple[Path, str, str]] = []
-
-    def fake(model: Path, provider: str, precision: str) -> Logits:
-        opened.append((model, provider, precision))
-        return rounded(model) if precision == "bf16" else cpu_logits(model)
-
-    monkeypatch.setattr(module, "check_provider", lambda *_: None)
-    monkeypatch.setattr(candidates, "open_logits", fake)
-    return opened
-
-
-def test_bf16_is_published_as_the_fp32_file(
-    request_: VariantRequest, console: Console, bf16: list[tuple[Path, str, str]]
-) -> None:
-    stored = make_variants(replace(request_, precisions=("bf16",), calibrate=None), console)
-    fp32, variant = stored.manifest.variants
-    stored.verify()
-    assert bf16 == [(request_.store / "colours" / "1" / fp32.file, "openvino", "bf16")]
-    assert (variant.precision, variant.gated, variant.quantization) == ("bf16", True, None)
-    assert (variant.file, variant.sha256, variant.bytes) == (fp32.file, fp32.sha256, fp32.bytes)
-    assert variant.gate
-    assert (variant.gate.provider, variant.gate.rule, variant.gate.images) == ("openvino", "accuracy", 60)
-    assert variant.gate.max_absolute_error > 0
-    assert sorted(path.name for path in stored.folder.iterdir()) == [
-        "README.md",
-        "labels.txt",
-        "manifest.json",
-        "model.fp32.onnx",
-        "report.bf16.html",
-    ]
-    assert "calibrating" not in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-@pytest.mark.usefixtures("bf16")
-def test_several_precisions_become_one_version(request_: VariantRequest, console: Console) -> None:
-    stored = make_variants(replace(request_, precisions=("int8", "bf16")), console)
-    stored.verify()
-    assert stored.manifest.version == "2"
-    assert [v.precision for v in stored.manifest.variants] == ["fp32", "int8", "bf16"]
-    assert [v.gate.provider for v in stored.manifest.variants[1:] if v.gate] == ["cpu", "openvino"]
-    card = (stored.folder / "README.md").read_text()
-    assert "report.int8.html" in card
-    assert "report.bf16.html" in card
-    later = make_variants(replace(request_, precisions=("fp16",), rules=Rules(Thresholds())), console)
-    assert later.manifest.variants[:3] == stored.manifest.variants
-
-
-@pytest.mark.usefixtures("bf16", "ruined")
-def test_where_one_of_several_is_refused_none_is_published(request_: VariantRequest, console: Console) -> None:
-    before = contents(request_.store)
-    with pytest.raises(GateError, match="int8 is refused"):
-        make_variants(replace(request_, precisions=("bf16", "int8")), console)
-    assert contents(request_.store) == before
-
-
-def test_bf16_can_be_refused(request_: VariantRequest, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "check_provider", lambda *_: None)
-    monkeypatch.setattr(candidates, "open_logits", lambda path, *_: lambda pixels: -cpu_logits(path)(pixels))
-    with pytest.raises(GateError, match=r"bf16 is refused: its accuracy.*report: colours-bf16-report\.html"):
-        make_variants(replace(request_, precisions=("bf16",), calibrate=None), console)
-    assert "calibration" not in Path("colours-bf16-report.html").read_text()
-
-
-@pytest.mark.usefixtures("bf16")
-def test_bf16_needs_images_to_compare_on(request_: VariantRequest, console: Console) -> None:
-    with pytest.raises(ExportError, match="name some with --validate"):
-        make_variants(replace(request_, precisions=("bf16",), calibrate=None, validate=None), console)
-    gate = make_variants(replace(request_, precisions=("bf16",), validate=None), console).manifest.variants[1].gate
-    assert gate
-    assert (gate.rule, gate.image_source) == ("agreement", "train")
-
-
-def test_int8_needs_images_to_calibrate_with(request_: VariantRequest, console: Console) -> None:
-    with pytest.raises(ExportError, match="int8 needs images to calibrate with"):
-        make_variants(replace(request_, calibrate=None), console)
+# The gate's provider
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])
@@ -335,65 +209,6 @@ def test_a_report_that_cannot_be_written_is_told_before_the_work(
     monkeypatch.setattr(module, "calibrate", lambda *_: pytest.fail("the slow part began"))
     with pytest.raises(ExportError, match="no such folder"):
         make_variants(replace(request_, report=tmp_path / "absent" / "mine.html"), console)
-
-
-# Images
-
-
-def test_without_validation_images_agreement_is_judged_on_the_rest(
-    request_: VariantRequest, console: Console, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(variant_images, "_FEWEST", 40)
-    request = replace(request_, calibrate=images / "test", validate=None, calibration_images=20)
-    stored = make_variants(request, console)
-    gate = stored.manifest.variants[1].gate
-    assert gate
-    assert (gate.rule, gate.images, gate.accuracy) == ("agreement", 40, None)
-    assert "that were not used" in (stored.folder / "report.int8.html").read_text()
-
-
-def test_where_no_images_are_left_those_of_the_calibration_judge(request_: VariantRequest, console: Console) -> None:
-    stored = make_variants(replace(request_, validate=None), console)
-    gate = stored.manifest.variants[1].gate
-    assert gate
-    assert (gate.rule, gate.images) == ("agreement", 24)
-    assert "too few images to set some apart" in console.file.getvalue()  # type: ignore[attr-defined]
-
-
-def test_a_rest_too_small_to_tell_anything_is_not_relied_on(
-    request_: VariantRequest, console: Console, images: Path
-) -> None:
-    request = replace(request_, calibrate=images / "test", validate=None, calibration_images=59)
-    gate = make_variants(request, console).manifest.variants[1].gate
-    assert gate
-    assert gate.images == 60
-
-
-@pytest.mark.parametrize(
-    ("thresholds", "off", "told"),
-    [(LOOSE, False, False), (Thresholds(max_accuracy_drop=0.01), True, False), (Thresholds(0.0166), False, True)],
-)
-def test_a_gate_that_one_image_decides_is_told(
-    request_: VariantRequest, console: Console, thresholds: Thresholds, off: bool, told: bool
-) -> None:
-    try:
-        make_variants(replace(request_, rules=Rules(thresholds, off=off, fallback=0)), console)
-    except GateError:
-        assert told
-    assert ("with 60 images, one changed answer" in console.file.getvalue()) == told  # type: ignore[attr-defined]
-
-
-def test_images_with_other_labels_give_agreement(
-    request_: VariantRequest, console: Console, tmp_path: Path, images: Path
-) -> None:
-    folder = tmp_path / "other"
-    (folder / "mule").mkdir(parents=True)
-    for path in (images / "test" / "ant").iterdir():
-        (folder / "mule" / path.name).write_bytes(path.read_bytes())
-    gate = make_variants(replace(request_, validate=folder), console).manifest.variants[1].gate
-    assert gate
-    assert gate.rule == "agreement"
-    assert "'mule' is not one of the labels" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 # Mistakes

@@ -4,83 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
-from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from service import tracing
-from service.grpc import open_inference_pb2 as pb
-from service.http.api import Api
 from service.logs.request_log import RequestLog
 from service.runtime import Runtime
 from service.settings import LogSettings
-from service.tracing.spans import SpanTracing
-from tests.service.conftest import Hold, a_png, eventually, serving, some_settings
-from tests.service.grpc.conftest import connected, infer_request
+from tests.service.conftest import Hold, a_png, eventually
 
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-PARENT = "00f067aa0ba902b7"
-SAMPLED = f"00-{TRACE}-{PARENT}-01"
+from .conftest import SAMPLED, TRACE, Spans, identity, serve
+
 NEVER = ParentBased(TraceIdRatioBased(0))
-
-
-class Spans:
-    """What was exported so far."""
-
-    def __init__(self, exporter: InMemorySpanExporter) -> None:
-        self._exporter = exporter
-
-    def named(self, *names: str) -> list[ReadableSpan]:
-        """Those with these names, in the order of their beginning."""
-        found = [span for span in self._exporter.get_finished_spans() if span.name in names]
-        return sorted(found, key=lambda span: span.start_time or 0)
-
-    def below(self, parent: ReadableSpan) -> list[ReadableSpan]:
-        spans = self._exporter.get_finished_spans()
-        return [span for span in spans if span.parent and parent.context and span.parent == parent.context]
-
-    @property
-    def count(self) -> int:
-        return len(self._exporter.get_finished_spans())
 
 
 def linked(span: ReadableSpan) -> set[int]:
     return {link.context.span_id for link in span.links}
-
-
-def identity(span: ReadableSpan) -> int:
-    assert span.context is not None
-    return span.context.span_id
-
-
-def traced(runtime: Runtime, sampler: Sampler | None = None) -> Spans:
-    exporter = InMemorySpanExporter()
-    runtime.tracing = SpanTracing(SimpleSpanProcessor(exporter), Resource.get_empty(), sampler)
-    return Spans(exporter)
-
-
-Use = Callable[[httpx.AsyncClient, Runtime, Spans], Awaitable[None]]
-
-
-def serve(root: Path, use: Use, sampler: Sampler | None = None, **environ: object) -> None:
-    async def with_client(runtime: Runtime) -> None:
-        spans = traced(runtime, sampler)
-        transport = httpx.ASGITransport(Api(runtime), raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            await use(client, runtime, spans)
-
-    serving(some_settings(root, **environ), with_client)
 
 
 def two_files(*contents: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
@@ -151,57 +98,6 @@ def queued(runtime: Runtime, images: int) -> bool:
     """Whether ``images`` wait, as the metrics say."""
     lines = runtime.metrics.page().decode().splitlines()
     return any(line.startswith("resnet_queue_images{") and line.endswith(f" {images}.0") for line in lines)
-
-
-def test_the_clients_trace_goes_on(tiny_root: Path) -> None:
-    async def use(client: httpx.AsyncClient, _: Runtime, spans: Spans) -> None:
-        headers = {"traceparent": SAMPLED, "tracestate": "vendor=x"}
-        response = await client.post("/v1/classify", content=a_png(), headers=headers)
-        (request,) = spans.named("POST /v1/classify")
-        assert request.parent is not None
-        assert request.parent.is_remote
-        assert f"{request.parent.span_id:016x}" == PARENT
-        assert request.context is not None
-        assert f"{request.context.trace_id:032x}" == TRACE
-        assert dict(request.context.trace_state) == {"vendor": "x"}
-        assert response.headers["traceresponse"] == f"00-{TRACE}-{identity(request):016x}-01"
-        await client.post("/v1/classify", content=a_png(), headers={"traceparent": SAMPLED[:-1] + "0"})
-        assert len(spans.named("POST /v1/classify")) == 1  # its sender does not record it, so neither do we
-
-    serve(tiny_root, use)
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        [("traceparent", "nonsense")],
-        [("traceparent", f"00-{'0' * 32}-{PARENT}-01")],
-        [("traceparent", f"ff-{TRACE}-{PARENT}-01")],
-        [("traceparent", f"{SAMPLED}-more")],
-        [("traceparent", SAMPLED), ("traceparent", SAMPLED)],
-        [("tracestate", "vendor=x")],
-    ],
-)
-def test_a_broken_parent_is_ignored(tiny_root: Path, headers: list[tuple[str, str]]) -> None:
-    async def use(client: httpx.AsyncClient, _: Runtime, spans: Spans) -> None:
-        response = await client.post("/v1/classify", content=a_png(), headers=headers)
-        assert response.status_code == 200
-        (request,) = spans.named("POST /v1/classify")
-        assert request.parent is None
-        assert request.context is not None
-        assert f"{request.context.trace_id:032x}" != TRACE
-
-    serve(tiny_root, use)
-
-
-def test_a_broken_state_alone_is_dropped(tiny_root: Path) -> None:
-    async def use(client: httpx.AsyncClient, _: Runtime, spans: Spans) -> None:
-        await client.post("/v1/classify", content=a_png(), headers={"traceparent": SAMPLED, "tracestate": "?" * 999})
-        (request,) = spans.named("POST /v1/classify")
-        assert request.parent is not None
-        assert not request.parent.trace_state
-
-    serve(tiny_root, use)
 
 
 @pytest.mark.parametrize("threads", [0, 1], ids=["in the slot", "ahead"])
@@ -337,47 +233,3 @@ def test_the_log_names_the_trace(tiny_root: Path, caplog: pytest.LogCaptureFixtu
         assert tracing.ids() is None
 
     serve(tiny_root, use)
-
-
-def test_calls_over_grpc(tiny_root: Path) -> None:
-    async def use(runtime: Runtime) -> None:
-        spans = traced(runtime)
-        async with connected(runtime) as (client, _):
-            await client.call("ModelInfer", infer_request(a_png(0), a_png(1)))
-            (request,) = spans.named("inference.GRPCInferenceService/ModelInfer")
-            assert request.kind is SpanKind.SERVER
-            assert request.attributes == {
-                "rpc.system.name": "grpc",
-                "rpc.method": "inference.GRPCInferenceService/ModelInfer",
-                "rpc.response.status_code": "OK",
-                "resnet.images": 2,
-                "resnet.model.name": "tiny",
-                "resnet.model.version": "1",
-            }
-            assert sorted(s.name for s in spans.below(request)) == sorted(["decode", "queue", "infer"] * 2)
-            unknown = pb.ModelMetadataRequest(name="nobody")
-            assert (await client.refused("ModelMetadata", unknown))[0] is grpc.StatusCode.NOT_FOUND
-            (refused,) = spans.named("inference.GRPCInferenceService/ModelMetadata")
-            assert refused.status.status_code is StatusCode.UNSET
-            assert refused.attributes is not None
-            assert refused.attributes["rpc.response.status_code"] == "NOT_FOUND"
-            await client.call("ServerReady", pb.ServerReadyRequest())
-            assert not spans.named("inference.GRPCInferenceService/ServerReady")
-
-    serving(some_settings(tiny_root), use)
-
-
-def test_each_message_of_a_stream_has_the_streams_parent(tiny_root: Path) -> None:
-    async def use(runtime: Runtime) -> None:
-        spans = traced(runtime)
-        async with connected(runtime) as (client, _):
-            stream = client.stream((("traceparent", SAMPLED),))
-            for seed in (0, 1):
-                await stream.write(infer_request(a_png(seed)))
-                await stream.read()
-            await stream.done_writing()
-            await stream.read()
-        found = spans.named("inference.GRPCInferenceService/ModelStreamInfer")
-        assert [f"{span.parent.span_id:016x}" for span in found if span.parent] == [PARENT] * 2
-
-    serving(some_settings(tiny_root), use)
