@@ -175,7 +175,7 @@ def test_a_store_that_cannot_be_written_is_told_before_anything_is_measured(stor
         (["tiny"], {"slots": "many"}, "RESNET_SLOTS='many'"),
         (["tiny"], {"profiles": "off"}, "RESNET_PROFILES=off"),
         (["tiny"], {"precision": "fp16"}, "no fp16 variant"),
-        (["tiny"], {"provider": "tensorrt"}, "TensorrtExecutionProvider"),
+        (["tiny"], {"provider": "tensorrt"}, "no NVIDIA "),
     ],
 )
 def test_errors_are_one_line(stored: StoredModel, arguments: list[str], settings: dict[str, str], told: str) -> None:
