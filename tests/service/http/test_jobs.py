@@ -21,7 +21,7 @@ from service.jobs.results import whole_lines
 from service.jobs.runner import Runner
 from service.runtime import Runtime
 from tests.service.conftest import Hold, a_png, eventually, publish_tiny, serving, some_settings
-from tests.service.http.test_api import Exchange, check_error, files, sample
+from tests.service.http.conftest import Exchange, check_error, files, sample
 from tests.service.jobs.conftest import a_zip
 
 URL = "/v1/jobs"
