@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from service.http import connections as connections_module
 from service.http.api import Api
 from service.runtime import Runtime
 from tests.service.conftest import eventually, serving, some_settings
+
+pytest.register_assert_rewrite("tests.service.http.protocol_server")
 
 URL = "/v1/classify"
 Use = Callable[[httpx.AsyncClient, Runtime], Awaitable[None]]
@@ -106,3 +110,8 @@ class Exchange:
         await asyncio.wait_for(self.task, 30)
         start, *bodies = self.sent
         return httpx.Response(start["status"], headers=start["headers"], content=b"".join(m["body"] for m in bodies))
+
+
+@pytest.fixture
+def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "_SWEEP_S", 0.02)
