@@ -1,4 +1,4 @@
-"""The API in one process: a client of it, one exchange by hand, the form of errors."""
+"""The API in one process: a client of it, one exchange by hand, the form of errors, and forms taken apart."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.datastructures import Headers
 
 from service.http import connections as connections_module
 from service.http.api import Api
+from service.http.bodies import split_images
 from service.runtime import Runtime
 from tests.service.conftest import eventually, serving, some_settings
 
 pytest.register_assert_rewrite("tests.service.http.protocol_server")
 
 URL = "/v1/classify"
+BOUNDARY = "b0undary"
 Use = Callable[[httpx.AsyncClient, Runtime], Awaitable[None]]
 
 
@@ -110,6 +113,14 @@ class Exchange:
         await asyncio.wait_for(self.task, 30)
         start, *bodies = self.sent
         return httpx.Response(start["status"], headers=start["headers"], content=b"".join(m["body"] for m in bodies))
+
+
+def form(content_type: str = f"multipart/form-data; boundary={BOUNDARY}") -> Headers:
+    return Headers({"content-type": content_type})
+
+
+def split(body: bytes, headers: Headers | None = None, max_images: int = 64) -> list[bytes]:
+    return split_images(form() if headers is None else headers, body, max_images)
 
 
 @pytest.fixture
