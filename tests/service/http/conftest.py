@@ -17,7 +17,7 @@ from service.http.bodies import split_images
 from service.runtime import Runtime
 from tests.service.conftest import eventually, serving, some_settings
 
-pytest.register_assert_rewrite("tests.service.http.protocol_server")
+pytest.register_assert_rewrite("tests.service.http.job_service", "tests.service.http.protocol_server")
 
 URL = "/v1/classify"
 BOUNDARY = "b0undary"
