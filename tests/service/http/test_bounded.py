@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from service.http.bounded import BoundedBodies
-from tests.service.http.test_api import check_error
+from tests.service.http.conftest import check_error
 
 LIMIT = 1000
 

@@ -1,4 +1,4 @@
-"""What ``include`` asks for; the way of requests, errors and limits are test_api.py's."""
+"""What ``include`` asks for; the way of requests, errors and limits are test_api*.py's."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.service.conftest import (
     expected,
     publish_tiny,
 )
-from tests.service.http.test_api import URL, Exchange, answer, check_error, files, serve
+from tests.service.http.conftest import URL, Exchange, answer, check_error, files, serve
 
 
 def pixels(seed: int) -> Any:

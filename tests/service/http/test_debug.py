@@ -13,7 +13,7 @@ from service.metrics import Metrics
 from service.process.workers import Workers
 from service.runtime import Runtime
 from tests.service.conftest import Hold, a_png, some_settings
-from tests.service.http.test_api import answer, check_error, serve
+from tests.service.http.conftest import answer, check_error, serve
 
 KEY = "0123456789abcdef"
 WITH_KEY = {"authorization": f"Bearer {KEY}"}

@@ -4,7 +4,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from tests.service.http.test_api import answer, check_error
+from tests.service.http.conftest import answer, check_error
 
 
 def test_the_page_shows_the_document_and_loads_nothing_from_elsewhere(tiny_root: Path) -> None:

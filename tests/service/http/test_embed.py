@@ -11,7 +11,7 @@ import pytest
 from service.http.schemas import Embeddings
 from service.runtime import Runtime
 from tests.service.conftest import TinyModel, a_picture, a_png, encode, publish_tiny
-from tests.service.http.test_api import Exchange, answer, check_error, files, serve
+from tests.service.http.conftest import Exchange, answer, check_error, files, serve
 
 URL = "/v1/embed"
 

@@ -19,7 +19,7 @@ from service.inference.heatmap import draw
 from service.providers import ProviderUnavailable
 from service.runtime import Runtime
 from tests.service.conftest import MAPS, SIDE, Hold, TinyModel, a_picture, a_png, encode, expected, publish_tiny
-from tests.service.http.test_api import Exchange, answer, check_error, files, serve
+from tests.service.http.conftest import Exchange, answer, check_error, files, serve
 
 URL = "/v1/explain"
 PNG = {"accept": "image/png"}

@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.process.workers import Workers
 from service.runtime import Runtime
 from tests.service.conftest import CLASSES, Hold, TinyModel, a_picture, a_png, eventually, some_settings
-from tests.service.http.test_api import answer, serve
+from tests.service.http.conftest import answer, serve
 
 MODEL = "/v2/models/tiny"
 INFER = f"{MODEL}/infer"

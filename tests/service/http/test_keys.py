@@ -12,7 +12,7 @@ from service.access.keys import line_of
 from service.http.api import Api
 from service.runtime import Runtime
 from tests.service.conftest import Hold, a_png, eventually
-from tests.service.http.test_api import URL, check_error, files, sample, serve
+from tests.service.http.conftest import URL, check_error, files, sample, serve
 
 KEY, OTHER = "a-key-of-the-first-holder", "a-key-of-the-other-holder"
 KEYS = f"first {line_of('x', KEY).split()[1]}, other {line_of('x', OTHER).split()[1]} images_per_s=none"

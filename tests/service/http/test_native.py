@@ -10,7 +10,7 @@ from service.http import native
 from service.http.api import Api
 from service.runtime import Runtime
 from tests.service.conftest import TinyModel, a_png, expected, serving, some_settings, turns
-from tests.service.http.test_api import answer, check_error, sample
+from tests.service.http.conftest import answer, check_error, sample
 
 
 def test_a_request_gets_the_answer_of_v1_classify(tiny_root: Path, tiny: TinyModel) -> None:

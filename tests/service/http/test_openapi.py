@@ -18,7 +18,7 @@ from service.errors import BadImage, ImageTooLarge, Overloaded, ServiceError, Un
 from service.http.openapi import document
 from service.http.operation import Operation
 from service.http.routing import Call, Query, Route
-from tests.service.http.test_api import answer
+from tests.service.http.conftest import answer
 
 # OPENAPI_31 is https://spec.openapis.org/oas/v3.1/schema/2022-10-07, as schemathesis brings it. It leaves schemas
 # open; these are the words of JSON Schema 2020-12 and OpenAPI that schemas here may have.

@@ -9,7 +9,7 @@ import pytest
 
 from service.http.static import ASSETS
 from service.runtime import Runtime
-from tests.service.http.test_api import answer, check_error, serve
+from tests.service.http.conftest import answer, check_error, serve
 
 # What browsers send when an address is opened: Chrome's, Firefox's and Safari's.
 BROWSERS = (

@@ -8,7 +8,7 @@ from starlette.datastructures import Headers
 
 from service.http.routing import Call
 from service.http.static import ASSETS, CONTENT_TYPES, StaticFile
-from tests.service.http.test_api import answer, check_error
+from tests.service.http.conftest import answer, check_error
 
 
 def a_call(**headers: str) -> Call:

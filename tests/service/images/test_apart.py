@@ -34,10 +34,10 @@ from service.images.apart import Apart
 from service.images.decode import Costly, Decoder
 from service.settings import DecodeSettings, ImageFormat
 from tests.service.conftest import a_picture, a_spec, encode, too_slow
+from tests.service.images.conftest import PILLOW_MAY_WARN
 
 ROOT = Path(__file__).parents[3]
-# Filters set at import do not hold within pytest; that Pillow is kept quiet is tested in a process of its own.
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+pytestmark = PILLOW_MAY_WARN
 
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 
