@@ -17,6 +17,7 @@ from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.progress import Told
 from service.bulk.scorer import Scorer, find_model
 from service.commands.options import settings_with, store_option
+from service.process.memory import settle
 
 if TYPE_CHECKING:
     from service.bulk.output import Output
@@ -109,6 +110,7 @@ def bulk(
 
             scorer = stack.enter_context(closing(Scorer(settings, stored, run.top_k, embed)))
             score = partial(local.run, run, out, scorer)
+            settle()
         progress = stack.enter_context(Told(everything, before, told))
         score(progress)
     _summary(out, progress, before, told, as_json)
