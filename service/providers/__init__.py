@@ -50,7 +50,10 @@ class OpenedSession:
 def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], list[str]]:
     """Providers to try, best first, and why others are out; ``ProviderUnavailable`` where a named one is."""
     if requested != "auto":
-        PROVIDERS[requested].check()
+        try:
+            PROVIDERS[requested].check()
+        except ProviderUnavailable as reason:
+            raise ProviderUnavailable(f"{requested}: {reason}") from reason
         return [requested], []
     found: list[Provider] = []
     passed_over: list[str] = []

@@ -200,7 +200,7 @@ def test_work_for_clients_that_left_is_dropped(serve: Serve) -> None:
 
 
 def test_a_provider_that_cannot_be_had_stops_the_start() -> None:
-    assert "CUDA" in start_and_fail(RESNET_PROVIDER="cuda")
+    assert "cuda: no NVIDIA " in start_and_fail(RESNET_PROVIDER="cuda")
 
 
 def test_a_missing_or_damaged_model_stops_the_start(tmp_path: Path) -> None:

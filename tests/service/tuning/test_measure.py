@@ -80,7 +80,7 @@ def test_what_cannot_be_opened_says_why_and_the_others_go_on(subject: Subject) -
     assert "no int8 variant" in (bad.failure or "")
     assert good.figures
     (gone,), _ = measured(subject, a_choice(provider="tensorrt"))
-    assert "TensorrtExecutionProvider" in (gone.failure or "")
+    assert "tensorrt: no NVIDIA " in (gone.failure or "")
 
 
 def test_what_fails_while_it_runs_is_out(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
