@@ -29,6 +29,7 @@ from export.images.files import list_images, read_images, spread
 from export.networks.build import build
 from export.networks.classifier import Classifier
 from export.networks.specs import get_spec
+from model_store.durable import sync
 
 MEAN = (0.4914, 0.4822, 0.4465)
 STD = (0.2470, 0.2435, 0.2616)
@@ -262,9 +263,11 @@ def _save(
         "labels": list(labels),
         "history": [asdict(record) for record in history],
     }
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     torch.save(state, temporary)
+    sync(temporary)
     temporary.replace(path)
+    sync(path.parent)
 
 
 def _resume(

@@ -13,11 +13,13 @@ from export.checkpoints.checkpoint import read_checkpoint
 from export.checkpoints.fitting import load_network
 from export.errors import ExportError
 from export.images.image_sets import ImageSet, real_images
+from export.jobs import ONNX
 from export.networks.architecture import parse_spec
 from export.parity import measure, onnx_runner, torch_reference
 from export.variants.gate import Thresholds, compare, cpu_logits, judge, logits_of
 from export.variants.gate_providers import ProviderMissing, open_logits
 from model_store.manifest import Variant
+from model_store.reports import ROUNDING
 from model_store.store import StoreError
 from model_store.stored_model import StoredModel
 
@@ -31,13 +33,22 @@ class Finding:
     text: str
 
 
+@dataclass(frozen=True)
+class Original:
+    """The checkpoint that a model was exported from, and what the export was told of it."""
+
+    path: Path
+    origin: str | None = None
+    weights: str | None = None
+
+
 def verify(
-    stored: StoredModel, source: Path, checkpoint: Path | None, thresholds: Thresholds, console: Console
+    stored: StoredModel, source: Path, original: Original | None, thresholds: Thresholds, console: Console
 ) -> Iterator[Finding]:
     """Findings on ``stored`` with the images in ``source``, one after another.
 
-    fp32 is compared with PyTorch only where ``checkpoint``, the one it was
-    exported from, is given; else with the accuracy in its manifest. The other
+    fp32 is compared with PyTorch only where ``original``, the checkpoint that it
+    was exported from, is given; else with the accuracy in its manifest. The other
     variants are compared with fp32 where their gate was, on the provider that it
     names; the finding says so where that one cannot be had here.
     ``ExportError`` where nothing can be measured.
@@ -53,8 +64,8 @@ def verify(
     note = "labelled" if images.targets else f"no accuracy: {images.note}"
     yield Finding("images", True, f"{images.count} of {images.name}, {note}")
     yield _accuracy(stored, fp32, images, thresholds)
-    if checkpoint:
-        yield _parity(stored, fp32, images, checkpoint, console)
+    if original:
+        yield _parity(stored, fp32, images, original, console)
     for variant in stored.manifest.variants:
         if variant.precision != "fp32":
             yield _variant(stored, fp32, variant, images, thresholds, console)
@@ -70,15 +81,19 @@ def _accuracy(stored: StoredModel, fp32: Variant, images: ImageSet, thresholds: 
     recorded = fp32.parity.accuracy if fp32.parity else None
     if recorded is None:
         return Finding("fp32", True, f"top-1 {found:.2%}; the manifest has none to compare with")
-    passed = recorded.exported - found <= thresholds.max_accuracy_drop
+    passed = recorded.exported - found <= thresholds.max_accuracy_drop + ROUNDING
     return Finding("fp32", passed, f"top-1 {found:.2%}, in the manifest {recorded.exported:.2%}")
 
 
-def _parity(stored: StoredModel, fp32: Variant, images: ImageSet, path: Path, console: Console) -> Finding:
+def _parity(stored: StoredModel, fp32: Variant, images: ImageSet, original: Original, console: Console) -> Finding:
     manifest = stored.manifest
-    checkpoint = read_checkpoint(path)
+    if manifest.source.origin == ONNX:
+        raise ExportError(f"{manifest.name}: made from an ONNX file, so there is no checkpoint to compare it with")
+    checkpoint = read_checkpoint(original.path, original.origin, original.weights)
     if checkpoint.sha256 != manifest.source.sha256:
-        raise ExportError(f"{path}: not the checkpoint that {manifest.name} was exported from; its SHA-256 differs")
+        raise ExportError(
+            f"{original.path}: not the checkpoint that {manifest.name} was exported from; its SHA-256 differs"
+        )
     spec = parse_spec(manifest.architecture.spec, str(stored.folder))
     net = load_network(checkpoint, manifest.architecture.name, spec)
     verdict = measure(

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from model_store.aliases import ALIASES_FOLDER, PROMOTED_FILE, list_aliases, read_alias, write_alias
+from model_store.durable import sync, sync_files
 from model_store.locations import StoreUnreachable
 from model_store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, File, Manifest, ManifestError, parse_manifest
 from model_store.names import STABLE, check_name, check_version
@@ -157,11 +158,14 @@ class RemoteStore(ModelStore):
             shutil.rmtree(folder, ignore_errors=True)
             raise
         folder.chmod(0o755)
+        sync_files(folder)
         target.parent.mkdir(exist_ok=True)
         with self.staging() as old:
             with suppress(FileNotFoundError):
                 target.replace(old / version)
             folder.replace(target)
+        sync(target.parent)
+        sync(self.root)
 
     def _fetch_file(self, path: str, file: File, target: Path) -> None:
         """Append what is missing of ``file``."""

@@ -98,11 +98,12 @@ class RemoteFiles:
 
     def _ranges(self, path: str, start: int, end: int) -> Iterator[bytes]:
         while start < end:
-            data = bytes(self._files.cat_file(self._at(path), start=start, end=min(start + _PART_BYTES, end)))
-            if not data:
-                return
+            part_end = min(start + _PART_BYTES, end)
+            data = bytes(self._files.cat_file(self._at(path), start=start, end=part_end))
             yield data
-            start += len(data)
+            if start + len(data) < part_end:
+                return  # the file ends there; what is asked beyond it some stores take for a mistake
+            start = part_end
 
     def _stream(self, path: str, start: int, end: int) -> Iterator[bytes]:
         """For web servers, not all of which have ranges: some send the whole file."""
@@ -159,7 +160,11 @@ class RemoteFiles:
 
 
 def _beyond_the_end(error: Exception) -> bool:
-    """Whether it says that a range begins where the file has ended; HTTP's 416, and what s3fs makes of it."""
-    if getattr(error, "status", None) == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+    """Whether it says that a range begins where the file has ended.
+
+    That is HTTP's 416, as aiohttp, gcsfs and Azure's library call it, and what s3fs makes of it.
+    """
+    statuses = {getattr(error, name, None) for name in ("status", "code", "status_code")}
+    if HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE in statuses:
         return True
     return isinstance(error, OSError) and error.errno == errno.EINVAL and "range" in str(error).lower()

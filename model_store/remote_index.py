@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from model_store.aliases import ALIASES_FOLDER, PROMOTED_FILE
+from model_store.locations import StoreUnreachable
 from model_store.manifest import MANIFEST_FILE
 from model_store.names import STABLE, check_alias, check_name, check_version
 from model_store.remote_files import RemoteFiles
+from model_store.verified import StoreError
 
 _ALIAS_BYTES: Final = 64
 
@@ -57,7 +59,12 @@ class Lister:
     def _read(self, listed: Listed, alias: str, path: str, stamp: str | None) -> None:
         known, text = self._texts.get(path, (None, ""))
         if stamp is None or known != stamp:
-            data = self._files.read(path, _ALIAS_BYTES)
+            try:
+                data = self._files.read(path, _ALIAS_BYTES)
+            except StoreUnreachable:
+                raise
+            except StoreError:
+                data = b""  # too large for a version, and so none: this model's mistake alone
             if data is None:
                 return  # taken away since it was listed
             text = data.decode("ascii", "replace").strip()

@@ -88,7 +88,7 @@ def _unwrap(path: Path, state: State, wanted: str | None) -> tuple[State, str, t
     bare, prefix = _strip(kept)
     if wanted is None and not _has_head(bare):
         wanted = _only_part_with_a_head(path, bare)
-    if wanted is None or wanted == prefix:
+    if wanted is None or f".{wanted}" in f".{prefix}":
         return bare, prefix, ()
     part = {key.removeprefix(wanted): value for key, value in bare.items() if key.startswith(wanted)}
     if not part:

@@ -182,11 +182,11 @@ def _from_hub(wanted: Repository, cache: Path, downloader: Downloader, endpoint:
 
 
 def _is_timm(config: Path) -> bool:
-    """Whether timm wrote ``config``: only its files say ``pretrained_cfg``."""
+    """Whether timm wrote ``config``: only its files say ``pretrained_cfg``, or in older ones ``architecture``."""
     if not config.is_file():
         return False
     try:
         content = from_json(config.read_bytes())
     except ValueError:
         return False  # whoever reads the configuration says what is wrong with it
-    return isinstance(content, dict) and "pretrained_cfg" in content
+    return isinstance(content, dict) and not {"pretrained_cfg", "architecture"}.isdisjoint(content)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from export.errors import ExportError
 from export.graphs.foreign_file import dimensions
 
 Floats = npt.NDArray[np.float32]
@@ -25,6 +26,7 @@ Shape = tuple[int | None, ...]
 # In inference these pass their first input on, perhaps in another shape.
 _SAME: Final = ("Identity", "Dropout")
 _RESHAPES: Final = (*_SAME, "Flatten", "Reshape", "Squeeze")
+_NOT_LOGITS: Final = ("Sigmoid", "HardSigmoid")
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,15 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def find_head(graph: onnx.GraphProto, output: str) -> Head:
     """How the part of ``graph`` that makes ``output`` ends; ``graph`` has the shapes of its tensors."""
     view = GraphView(graph)
-    name, node = view.before(output, _SAME)
+    _, node = view.before(output, _RESHAPES)
+    if node is not None and node.op_type in _NOT_LOGITS:
+        raise ExportError(f"{output!r} is a {node.op_type}: each class by itself, where the service has one of several")
     if node is not None and node.op_type == "Softmax":
-        output = node.input[0]
-        name, node = view.before(output, _SAME)
+        logits = node.input[0]
+        if len(view.shape(logits) or view.shape(output) or ()) != len(view.shape(output) or ()):
+            raise ExportError(f"{output!r} is a softmax in another shape: export the network without it")
+        output = logits
+    name, _ = view.before(output, _SAME)
     linear = _linear(view, name)
     if linear is None:
         return Head(output)

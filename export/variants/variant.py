@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from rich.console import Console
 
@@ -86,6 +86,8 @@ def make_variants(request: VariantRequest, console: Console) -> StoredModel:
     stored.verify()
     images = choose_images(stored, request.calibrate, request.calibration_images, request.validate, request.rules)
     _say(console, *images.notes)
+    if stored.manifest.preprocessing.jpeg_scaling:
+        _say(console, "large JPEGs are decoded whole again; `python -m export draft` measures the new variants, too")
     made = [_make(precision, request, stored, images, console) for precision in request.precisions]
     return _publish(store, stored, made)
 
@@ -191,8 +193,11 @@ def _publish(store: ModelStore, stored: StoredModel, made: Sequence[_Made]) -> S
     new = {one.precision for one in made}
     others = [variant for variant in stored.manifest.variants if variant.precision not in new]
 
-    def make(staged: Path) -> dict[str, list[Variant]]:
-        return {"variants": [*others, *(_stage(one, stored, staged) for one in made)]}
+    def make(staged: Path) -> dict[str, Any]:
+        variants = [*others, *(_stage(one, stored, staged) for one in made)]
+        # Scaling is for variants that were measured with it, every one.
+        whole = stored.manifest.preprocessing.model_copy(update={"jpeg_scaling": None})
+        return {"variants": variants, "preprocessing": whole}
 
     return publish_next(store, stored, make)
 

@@ -31,6 +31,9 @@ class PartScorer:
     def __init__(self, run: Run, output: str, settings: Settings, cores: int) -> None:
         self._output = Output(output)
         stored = find_model(settings, f"{run.model}@{run.version}")
+        # By name, so that a machine that cannot have them fails instead of computing something else.
+        same = settings.inference.model_copy(update={"provider": run.provider, "precision": run.precision})
+        settings = settings.model_copy(update={"inference": same})
         self._scorer = Scorer(settings, stored, run.top_k, run.embed, cores)
         self._conveyor = Conveyor(self._scorer)
         self._columns = schema(run, self._scorer)

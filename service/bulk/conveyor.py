@@ -74,5 +74,6 @@ def _read(item: Item) -> bytes | ServiceError:
         return item.read()
     except ServiceError as error:
         return error
-    except OSError as error:
-        return BadEntry(f"it cannot be read: {error.strerror or error}")
+    except Exception as error:  # noqa: BLE001 - a path, a web server or a store may fail in any way; the others go on
+        said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        return BadEntry(f"it cannot be read: {' '.join(said.split())}")

@@ -21,9 +21,11 @@ import pyarrow.parquet
 from fsspec.implementations.local import LocalFileSystem
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from model_store.manifest import Precision
 from service.bulk.parts import Part
 from service.bulk.planning import BulkError
 from service.bulk.scorer import Row, Scorer
+from service.settings import Provider
 
 _RUN: Final = "_run.json"
 _PLAN: Final = "_plan.parquet"
@@ -37,7 +39,10 @@ _PREDICTION: Final = pyarrow.struct(
 
 
 class Run(BaseModel):
-    """What a run computes; one that goes on must be of the same."""
+    """What a run computes; one that goes on must be of the same.
+
+    Also by what: ``sha256`` is of the file that is run in ``precision`` on ``provider``, whatever chose them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +52,8 @@ class Run(BaseModel):
     model: str
     version: str
     sha256: str
-    precision: str
+    precision: Precision
+    provider: Provider
     top_k: int
     embed: bool
     part_images: int

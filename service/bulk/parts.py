@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import tarfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, BinaryIO, Final, Literal, NamedTuple, cast
@@ -20,7 +21,7 @@ _BROKEN_ENTRY: Final = (zipfile.BadZipFile, EOFError, NotImplementedError, Runti
 class Item(NamedTuple):
     """One image: its name within its source, and what gives its bytes, in any thread.
 
-    ``read`` raises ``OSError`` where it cannot be read, and a ``ServiceError`` where it is not taken.
+    ``read`` raises a ``ServiceError`` where the image is not taken, and what its place raises where it cannot be read.
     """
 
     key: str
@@ -55,10 +56,17 @@ class Zipped(_Work):
     entries: tuple[int, ...]
 
     def items(self, max_bytes: int) -> Iterator[Item]:
-        with opened(self.source) as file, zipfile.ZipFile(file) as archive:
-            infos = archive.infolist()
-            for number in self.entries:
-                yield Item(infos[number].filename, _unzipper(archive, infos[number], max_bytes))
+        file = opened(self.source)
+        try:
+            archive = zipfile.ZipFile(file)
+        except BaseException:
+            file.close()
+            raise
+        # Entries are read after the last one was named: the file stays open for as long as a reader of it is left.
+        weakref.finalize(archive, file.close)
+        infos = archive.infolist()
+        for number in self.entries:
+            yield Item(infos[number].filename, _unzipper(archive, infos[number], max_bytes))
 
 
 class Tarred(_Work):

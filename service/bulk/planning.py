@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 import fsspec
 
+from model_store.command_line.matches import once
 from model_store.errors import Explained
 from service.bulk.parts import Files, Part, Rows, Streamed, Tarred, Work, Zipped, is_image, joined, opened
 
@@ -80,10 +81,15 @@ def _below(files: Any, path: str) -> Iterator[str]:
             yield name
 
 
+def _is_hidden(name: str) -> bool:
+    return name.rstrip("/").rpartition("/")[2].startswith(".")
+
+
 def _glob(files: Any, path: str, asked: Asked) -> Iterator[tuple[int, Work]]:
     """Images that match are of parts together; archives and tables each for itself."""
-    found = sorted(str(match) for match in files.glob(path))
-    matches = [match for match in found if not match.rpartition("/")[2].startswith(".")]
+    found = files.glob(path, detail=True)
+    shown = {name.rstrip("/"): entry["type"] == "directory" for name, entry in found.items() if not _is_hidden(name)}
+    matches = once(shown)
     if not matches:
         raise BulkError(f"{path}: nothing matches")
     for of_images, group in itertools.groupby(matches, is_image):

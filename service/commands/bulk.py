@@ -83,24 +83,26 @@ def bulk(
     stored = find_model(settings, model)
     manifest = stored.manifest
     asked = Asked(inputs, column, key_column, part_images)
-    run = Run(
-        inputs=inputs,
-        column=column,
-        key_column=key_column,
-        model=manifest.name,
-        version=manifest.version,
-        sha256=manifest.variants[0].sha256,
-        precision=settings.inference.precision,
-        top_k=min(top_k, manifest.outputs.classes),
-        embed=embed,
-        part_images=part_images,
-    )
     out = Output(output)
-    resumed = out.begin(run, plan(asked))
-    everything, before = out.counts()
-    if resumed:
-        _line(told, f"{out.url}: going on, {before} of {everything} images are done")
     with ExitStack() as stack:
+        scorer = stack.enter_context(closing(Scorer(settings, stored, min(top_k, manifest.outputs.classes), embed)))
+        run = Run(
+            inputs=inputs,
+            column=column,
+            key_column=key_column,
+            model=manifest.name,
+            version=manifest.version,
+            sha256=scorer.sha256,
+            precision=scorer.precision,
+            provider=scorer.provider,
+            top_k=min(top_k, manifest.outputs.classes),
+            embed=embed,
+            part_images=part_images,
+        )
+        resumed = out.begin(run, plan(asked))
+        everything, before = out.counts()
+        if resumed:
+            _line(told, f"{out.url}: going on, {before} of {everything} images are done")
         if engine == "ray":
             from service.bulk import cluster
 
@@ -108,11 +110,12 @@ def bulk(
         else:
             from service.bulk import local
 
-            scorer = stack.enter_context(closing(Scorer(settings, stored, run.top_k, embed)))
             score = partial(local.run, run, out, scorer)
             settle()
         progress = stack.enter_context(Told(everything, before, told))
         score(progress)
+    if gone := out.pending_numbers():
+        raise BulkError(f"{out.url}: {len(gone)} parts have no images any more: what they were planned of has changed")
     _summary(out, progress, before, told, as_json)
     sys.exit(SOME_FAILED if progress.failed else 0)
 

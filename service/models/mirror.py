@@ -164,7 +164,7 @@ class Mirror:
                     store.follow(name)
             except StoreUnreachable:
                 raise
-            except StoreError as error:
+            except (StoreError, OSError) as error:  # of this model alone, as a disk that is too small for it
                 self._tell(name, str(error))
             else:
                 self._told.pop(name, None)

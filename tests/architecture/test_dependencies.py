@@ -85,7 +85,8 @@ heavy = {{"onnxruntime", "bentoml", "numpy", "PIL", "pyarrow", "starlette"}}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 store = {{name for name in sys.modules if name.partition(".")[0] == "model_store"}}
 light = "model_store.command_line"
-assert store == {{"model_store", "model_store.errors", light, f"{{light}}.program", f"{{light}}.progress"}}, store
+of_light = {{f"{{light}}.{{name}}" for name in ("matches", "program", "progress")}}
+assert store == {{"model_store", "model_store.errors", light, *of_light}}, store
 """
 _AS_COMMAND = """
 from click.testing import CliRunner

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
+from model_store.command_line.matches import once
 from service.client.results import Problem
 
 STDIN: Final = "-"
@@ -61,9 +62,10 @@ def _of(name: str) -> list[Source]:
         raise NoImages(f"{printable(name)}: no images in this folder ({', '.join(sorted(SUFFIXES))})")
     if os.path.lexists(name):
         return [Source(name, PurePath(name).name)]
-    matches = sorted(glob.glob(name, recursive=True)) if glob.has_magic(name) else []  # noqa: PTH207
-    if not matches:
+    found = glob.glob(name, recursive=True) if glob.has_magic(name) else []  # noqa: PTH207
+    if not found:
         raise NoImages(f"{printable(name)}: no such file")
+    matches = once({match.rstrip("/"): Path(match).is_dir() for match in found})
     return [source for match in matches for source in _matched(match)]
 
 

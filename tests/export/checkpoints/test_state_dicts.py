@@ -110,7 +110,8 @@ def test_two_networks_are_asked_about() -> None:
 
 @pytest.mark.parametrize("wanted", ["model", "model."])
 def test_prefix_that_is_there_anyway_can_be_named(wanted: str) -> None:
-    assert same(find_state(PATH, prefixed("model."), wanted).state, STATE)
+    for prefix in ("model.", "module.model.", "model._orig_mod."):
+        assert same(find_state(PATH, prefixed(prefix), wanted).state, STATE)
 
 
 @pytest.mark.parametrize("wanted", ["optimizer", "teacher", ""])

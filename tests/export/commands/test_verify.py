@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from export import verify
 from export.commands.verify import verify_command
+from export.convert import Request, convert
 from export.errors import ExportError
 from export.variants.gate import Logits, cpu_logits
 from export.variants.gate_providers import ProviderMissing
@@ -45,6 +47,29 @@ def test_with_the_checkpoint_fp32_is_compared_with_pytorch(exported: Exported, i
     status, text = exported.call(verify_command, *words)
     assert status == 0
     assert "PyTorch   top-1 agreement 100.00%" in text
+
+
+def test_the_state_dict_that_was_exported_is_the_one_compared(exported: Exported, images: str, tmp_path: Path) -> None:
+    last = torch.load(exported.checkpoint, weights_only=True)
+    average = {key: torch.zeros_like(value) for key, value in last.items()}
+    both = tmp_path / "both.pth"
+    torch.save({"state_dict": last, "state_dict_ema": average}, both)
+    request = Request(checkpoint=both, name="last", store=exported.store, arch="tiny", weights="state_dict")
+    convert(request, Console(quiet=True))
+    words = ("last", "--images", images, "--checkpoint", str(both))
+    assert exported.call(verify_command, *words, "--weights", "state_dict")[0] == 0
+    status, text = exported.call(verify_command, *words)
+    assert status == 1
+    assert "PyTorch   FAILED" in text
+
+
+def test_an_imported_onnx_file_has_no_checkpoint(exported: Exported, images: str, stored: StoredModel) -> None:
+    manifest = stored.folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["source"]["origin"] = "onnx"
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ExportError, match="made from an ONNX file"):
+        exported.call(verify_command, "pets", "--images", images, "--checkpoint", str(exported.checkpoint))
 
 
 def test_another_checkpoint_is_refused(exported: Exported, images: str, tmp_path: Path) -> None:

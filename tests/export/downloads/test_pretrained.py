@@ -180,6 +180,7 @@ def test_the_whole_table_can_be_used(tmp_path: Path, console: Console, monkeypat
     [
         ({"architectures": ["ResNetForImageClassification"], "model_type": "resnet"}, "huggingface"),
         ({"architecture": "resnet50", "pretrained_cfg": {"input_size": [3, 224, 224]}}, "timm"),
+        ({"architecture": "resnet50", "input_size": [3, 224, 224]}, "timm"),
     ],
 )
 def test_a_model_of_a_hub(

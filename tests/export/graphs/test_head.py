@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from export.errors import ExportError
 from export.graphs.foreign_file import with_shapes
 from export.graphs.head import Head, find_head
 from tests.export.onnx_nets import CHANNELS, CLASSES, HEAD_BIAS, WEIGHT, Net, usual
@@ -42,6 +43,10 @@ def older_mean(net: Net) -> Net:
     return net.add("ReduceMean", axes=[2, 3], keepdims=0)
 
 
+def reshaped_to_classes(net: Net) -> Net:
+    return net.add("Reshape", net.constant("classes", [-1, CLASSES]))
+
+
 def reshaped(net: Net) -> Net:
     return net.average().add("Reshape", net.constant("shape", [-1, CHANNELS]))
 
@@ -60,6 +65,7 @@ FOUND: dict[str, Callable[[], Net]] = {
     "matmul, no bias": lambda: matmul(Net().average().flat(), bias=False),
     "convolution": lambda: conv_head(Net().average()),
     "softmax": lambda: usual().add("Softmax", axis=1),
+    "softmax behind a reshape": lambda: reshaped_to_classes(usual().add("Softmax", axis=1)),
 }
 
 
@@ -70,7 +76,7 @@ def test_linear_layer_behind_pooling(name: str) -> None:
     np.testing.assert_array_equal(head.linear.weight, WEIGHT)
     np.testing.assert_array_equal(head.linear.bias, np.zeros(CLASSES) if "no bias" in name else HEAD_BIAS)
     assert head.maps == ("x1", 4, 4)
-    assert (head.logits == "scores") == (name != "softmax")
+    assert (head.logits == "scores") == (not name.startswith("softmax"))
 
 
 EMBEDDING_ONLY: dict[str, Callable[[], Net]] = {
@@ -94,7 +100,7 @@ NOT_LINEAR: dict[str, Callable[[], Net]] = {
     "no layer": lambda: Net().average().flat(),
     "scaled": lambda: _scaled(alpha=2.0),
     "a bias that is scaled": lambda: _scaled(beta=0.5),
-    "activation behind it": lambda: usual().add("Sigmoid"),
+    "activation behind it": lambda: usual().add("Relu"),
 }
 
 
@@ -118,3 +124,23 @@ def test_computed_weights_are_no_linear_layer() -> None:
     net.add("MatMul", net.output, source=embedding)
     net.output_shape = (1, 1)
     assert head_of(net).linear is None
+
+
+@pytest.mark.parametrize(
+    ("net", "told"),
+    [
+        (lambda: usual().add("Sigmoid"), "is a Sigmoid"),
+        (lambda: reshaped_to_classes(usual().add("Sigmoid")), "is a Sigmoid"),
+        (lambda: softmax_before_flattening(), "a softmax in another shape"),
+    ],
+    ids=["sigmoid", "sigmoid behind a reshape", "softmax of a map"],
+)
+def test_what_are_no_logits_is_refused(net: Callable[[], Net], told: str) -> None:
+    with pytest.raises(ExportError, match=told):
+        head_of(net())
+
+
+def softmax_before_flattening() -> Net:
+    net = Net().average()
+    net.weights |= {"weight": WEIGHT[:, :, None, None], "head": HEAD_BIAS}
+    return net.add("Conv", "weight", "head").add("Softmax", axis=1).flat()

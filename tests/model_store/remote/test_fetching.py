@@ -36,6 +36,37 @@ def test_a_fetch_goes_on_where_it_broke_off(
     assert left_over(other) == []
 
 
+class _Refused(Exception):
+    """As gcsfs (``code``) and Azure's library (``status_code``) have it; no ``OSError``."""
+
+    def __init__(self, attribute: str) -> None:
+        super().__init__("the range cannot be satisfied")
+        setattr(self, attribute, 416)
+
+
+@pytest.mark.parametrize("attribute", ["code", "status_code", "status"])
+def test_a_range_behind_the_end_may_be_refused_in_any_way(
+    files: type[FlakyFileSystem],
+    store: RemoteStore,
+    other: RemoteStore,
+    monkeypatch: pytest.MonkeyPatch,
+    attribute: str,
+) -> None:
+    publish(store)
+    put(files, "tiny/PROMOTED", b"")
+    original = files.cat_file
+
+    def strict(self: FlakyFileSystem, path: str, start: int = 0, end: int | None = None, **options: Any) -> bytes:
+        if start >= self.size(path):
+            raise _Refused(attribute)
+        return original(self, path, start, end, **options)
+
+    monkeypatch.setattr(files, "cat_file", strict)
+    other.index()
+    other.fetch("tiny", "1")
+    assert (other.root / "tiny" / "1" / MANIFEST_FILE).exists()
+
+
 def test_what_is_in_the_mirror_is_not_fetched_again(
     files: type[FlakyFileSystem], store: RemoteStore, other: RemoteStore
 ) -> None:

@@ -56,6 +56,16 @@ def test_promotion_and_aliases(store: RemoteStore, other: RemoteStore) -> None:
     assert (store.promoted("tiny"), store.aliases("tiny")) == (None, {})
 
 
+def test_an_alias_that_is_none_is_its_own_models_mistake(files: type[FlakyFileSystem], store: RemoteStore) -> None:
+    publish(store)
+    publish(store, name="other")
+    put(files, "other/PROMOTED", b"1 (since the last release, as it is the better one; ask before you change it)")
+    store.index()
+    assert store.resolve("tiny").manifest.version == "1"
+    with pytest.raises(StoreError, match="other"):
+        store.resolve("other")
+
+
 def test_an_alias_is_in_the_store_or_nowhere(
     files: type[FlakyFileSystem], store: RemoteStore, other: RemoteStore
 ) -> None:

@@ -15,12 +15,9 @@ import pyarrow.parquet
 import pytest
 
 from service.bulk import local
-from service.bulk.conveyor import Conveyor
 from service.bulk.output import Output, Run
-from service.bulk.parts import Item
 from service.bulk.planning import Asked, BulkError, plan
-from service.bulk.scorer import Row, Scorer, find_model
-from service.errors import BadEntry
+from service.bulk.scorer import Scorer, find_model
 from tests.service.conftest import TinyModel, a_picture, a_png, encode, expected, publish_tiny, some_settings, too_slow
 
 IMAGES = 23
@@ -50,7 +47,8 @@ def a_run(photos: Path, **changes: Any) -> Run:
         model="tiny",
         version="1",
         sha256="0" * 64,
-        precision="auto",
+        precision="fp32",
+        provider="cpu",
         top_k=3,
         embed=True,
         part_images=5,
@@ -138,6 +136,8 @@ def test_another_run_is_not_mixed_in(photos: Path, tmp_path: Path) -> None:
     begun(url, a_run(photos))
     with pytest.raises(BulkError, match="another run \\(version '1'"):
         begun(url, a_run(photos, version="2"))
+    with pytest.raises(BulkError, match="another run \\(precision 'fp32', provider 'cpu'\\)"):
+        begun(url, a_run(photos, precision="int8", provider="openvino"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "precious.parquet").touch()
     with pytest.raises(BulkError, match="none of bulk's"):
@@ -151,21 +151,6 @@ def test_a_plan_that_was_cut_off_is_made_anew(photos: Path, tmp_path: Path) -> N
     assert begun(str(tmp_path / "out"), a_run(photos)).counts() == (IMAGES, 0)
 
 
-class _Told(Scorer):
-    """No model: a row says how many images were in its batch, and how many were read by then."""
-
-    slots, batch = 2, 4
-
-    def __init__(self) -> None:
-        pass
-
-    def buffer(self) -> Any:
-        return None
-
-    def score(self, images: Any, buffer: Any) -> list[Row]:
-        return [Row(key, data if isinstance(data, BadEntry) else None) for key, data in images]
-
-
 def test_no_image_is_no_run(tmp_path: Path) -> None:
     """Nor one that the same command could not begin once there are images."""
     (tmp_path / "photos").mkdir()
@@ -174,33 +159,6 @@ def test_no_image_is_no_run(tmp_path: Path) -> None:
         begun(url, a_run(tmp_path / "photos"))
     (tmp_path / "photos" / "1.png").write_bytes(a_png(1))
     assert begun(url, a_run(tmp_path / "photos")).counts() == (1, 0)
-
-
-def test_the_conveyor_holds_a_few_batches_only() -> None:
-    taken = 0
-
-    def items() -> Iterator[tuple[int, Item]]:
-        nonlocal taken
-        for number in range(10_000):
-            taken += 1
-            yield number, Item(str(number), lambda: b"")
-
-    with Conveyor(_Told()) as conveyor:
-        for done, (number, row) in enumerate(conveyor.run(items())):
-            assert (number, row.key) == (done, str(done))
-            assert taken - done <= 5 * _Told.slots * _Told.batch
-            if done == 2000:
-                break
-
-
-def test_what_cannot_be_read_is_its_rows_failure() -> None:
-    def missing() -> bytes:
-        raise FileNotFoundError(2, "No such file or directory")
-
-    with Conveyor(_Told()) as conveyor:
-        ((_, row),) = conveyor.run([(None, Item("a", missing))])
-    assert row.error is not None
-    assert row.error.message == "it cannot be read: No such file or directory"
 
 
 def test_a_store_of_several_models_wants_a_name(tmp_path: Path) -> None:
