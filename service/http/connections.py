@@ -9,7 +9,7 @@ import asyncio
 import heapq
 import logging
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,7 +23,7 @@ from service.settings.connections import ConnectionSettings
 logger = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 0.5
-_CLOSING_S: Final = 60.0  # for an answer that nobody takes
+_TAKING_S: Final = 60.0  # for a client that takes nothing of its answer
 _REFUSED_LINGER_S: Final = 2.0  # for what comes behind a request that was refused
 _SPARE: Final = 64  # connections beyond the bound that are heard, for the probes
 _MAKE_ROOM: Final = 32  # connections that are closed at once, as looking for them costs time
@@ -40,7 +40,7 @@ class Connection(Protocol):
     @property
     def waits_for(self) -> str:
         """``""`` while a request is in work; or ``idle``, ``head``, ``rest`` (of an answered body), ``refused`` (for
-        the client to read why), ``closing`` (for it to take what was written)."""
+        the client to read why), ``taking`` and ``closing`` (for it to take what was written)."""
 
     def time_out(self) -> None:
         """Its head is late: close, and say so where some of it came."""
@@ -65,12 +65,16 @@ class Connections:
             "idle": settings.keep_alive_s,
             "head": settings.header_timeout_s,
             "rest": settings.body_idle_s,
-            "closing": _CLOSING_S,
+            "taking": _TAKING_S,
+            "closing": _TAKING_S,
             "refused": _REFUSED_LINGER_S,
         }
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._open)
 
     def opened(self, connection: Connection) -> bool:
         """Whether there is room for it; where not, only probes are to be answered, or it was ended already."""
@@ -93,11 +97,11 @@ class Connections:
         connection.abort()
 
     def _make_room(self, newest: Connection) -> bool:
-        """Close some that wait for a request, the longest first: a client that sends nothing keeps nobody out."""
+        """Close some that wait for their client, the longest first: one that does nothing keeps nobody out."""
         now = asyncio.get_running_loop().time()
         if now - self._looked < _SWEEP_S / 10:
             return False
-        waiting = [one for one in self._open if one.waits_for in ("idle", "head") and one is not newest]
+        waiting = [one for one in self._open if one.waits_for in ("idle", "head", "taking") and one is not newest]
         longest = heapq.nsmallest(_MAKE_ROOM, waiting, key=lambda one: one.since)
         for one in longest:
             self._end(one)
@@ -115,7 +119,7 @@ class Connections:
                 continue
             if state == "head":
                 connection.time_out()
-            elif state == "closing":
+            elif state in ("taking", "closing"):
                 connection.abort()
             else:
                 connection.close()

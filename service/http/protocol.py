@@ -60,6 +60,7 @@ class GuardedProtocol(RefusingProtocol):
         self._shared = False  # a request began in the same data that another one ended in, so ``_beside`` lacks some
         self._hosts = 0
         self._closing = False
+        self._unsent = 0  # bytes of answers, when they were last looked at
         self._refused = False
         self._refusal: ServiceError | None = None  # to be told once the answers before it are
         self._running: RequestResponseCycle | None = None  # what is answered now, or was last
@@ -83,7 +84,11 @@ class GuardedProtocol(RefusingProtocol):
         if self._closing or self.transport.is_closing():
             if not self._closing:
                 self._closing, self.since = True, self.loop.time()
+            self._look_at_unsent()
             return "closing"
+        if self.flow.write_paused:
+            self._look_at_unsent()
+            return "taking"
         if self._answering:
             return ""
         if self._refused:
@@ -91,6 +96,12 @@ class GuardedProtocol(RefusingProtocol):
         if self._in_body:
             return "rest"
         return "head" if self._in_message or self.cycle is None else "idle"
+
+    def _look_at_unsent(self) -> None:
+        """A client that takes some of what was written has its time anew."""
+        unsent = self.transport.get_write_buffer_size()
+        if unsent != self._unsent:
+            self._unsent, self.since = unsent, self.loop.time()
 
     @property
     def _answering(self) -> bool:

@@ -21,7 +21,7 @@ PATIENT = {"header_timeout_s": 60, "keep_alive_s": 60}
 
 
 class App:
-    """Answers with the path, and the body of a POST; ``/wait`` when it is told to."""
+    """Answers with the path, and the body of a POST; ``/wait`` when it is told to, ``/large`` with 32 MiB."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -45,7 +45,7 @@ class App:
                 return
             body += message["body"]
             more = message["more_body"]
-        content = scope["path"].encode() + b"|" + body
+        content = bytes(2**25) if scope["path"] == "/large" else scope["path"].encode() + b"|" + body
         length = (b"content-length", b"%d" % len(content))
         await send({"type": "http.response.start", "status": 200, "headers": [length]})
         await send({"type": "http.response.body", "body": content})
@@ -90,6 +90,13 @@ class Client:
             body = await self.reader.readexactly(int(length[1]) if length else 0)
         [reply], _ = replies(head + body)
         return reply
+
+
+async def looked_until(condition: Callable[[], bool]) -> None:
+    """Until ``condition`` holds, of which nothing tells."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
 
 
 Use = Callable[["Served"], Awaitable[None]]

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from service.http import connections as connections_module
-from tests.service.http.protocol_server import Served, check_refused, get, serve
+from tests.service.http.protocol_server import Served, check_refused, get, looked_until, serve
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
 
@@ -81,6 +81,50 @@ def test_the_rest_of_an_answered_body_has_an_end() -> None:
         assert [reply.status for reply in found] == [200]
 
     serve(use, body_idle_s=0.05)
+
+
+@pytest.mark.parametrize("asked", [("/large",), ("/large", "/after"), ("/large", "/large", "/large")])
+def test_an_answer_that_nobody_takes_has_an_end(monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]) -> None:
+    """Also where the next request's answer waits behind it."""
+    monkeypatch.setattr(connections_module, "_TAKING_S", 0.05)
+
+    async def use(served: Served) -> None:
+        async with served.client() as client:
+            await client.send(*(get(path) for path in asked))
+            await asyncio.wait_for(served.app.entered.wait(), 10)
+            await looked_until(lambda: len(served.kept) == 0)
+
+    serve(use)
+
+
+def test_who_takes_some_of_an_answer_has_time_anew() -> None:
+    async def use(served: Served) -> None:
+        async with served.client() as client:
+            await client.send(get("/large"))
+            await client.reader.readexactly(2**20)
+            (connection,) = served.kept
+            await looked_until(lambda: connection.waits_for == "taking")
+            before = connection.since
+            await client.reader.readexactly(2**24)
+            await looked_until(lambda: connection.waits_for != "taking" or connection.since > before)
+            assert connection.waits_for == "taking"
+            assert len(await client.reader.readexactly(2**25 - 2**24 - 2**20)) > 0
+
+    serve(use)
+
+
+def test_one_whose_answer_nobody_takes_makes_room() -> None:
+    async def use(served: Served) -> None:
+        async with served.client() as reluctant:
+            await reluctant.send(get("/large"))
+            (connection,) = served.kept
+            await looked_until(lambda: connection.waits_for == "taking")
+            async with served.client() as other:
+                await other.send(get("/other"))
+                assert (await other.reply()).status == 200
+            assert served.counted == ["connections"]
+
+    serve(use, max_connections=1)
 
 
 # Numbers
