@@ -95,7 +95,7 @@ class Client:
 async def looked_until(condition: Callable[[], bool]) -> None:
     """Until ``condition`` holds, of which nothing tells."""
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
