@@ -67,7 +67,7 @@ B = TypeVar("B", bound=_Body)
 class _Repository:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._passes: set[asyncio.Task[None]] = set()
+        self._passes: set[asyncio.Task[bool]] = set()
 
     async def index(self, call: Call) -> Answer:
         wanted = await self._request(call, IndexRequest)

@@ -1,17 +1,21 @@
 """Brings what is served in line with the store: new versions beside the old ones, then in their place.
 
-A version that cannot be loaded changes nothing: what it should have replaced stays, and it is tried again only when its
-files change. One pass at a time; loading is in threads, each change on the event loop.
+A version that cannot be loaded changes nothing: what it should have replaced stays. It is tried again when its files
+change or somebody asks for it, and after some minutes where it may not be its files that are wrong. One pass at a
+time; loading is in threads, each change on the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Final
 
 from model_store.store import ModelStore, StoreError
 from model_store.stored_model import StoredModel
@@ -30,13 +34,16 @@ from service.tuning.profile import one_line
 
 logger = logging.getLogger(__name__)
 
+_AGAIN_S: Final = 300.0
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A version that could not be loaded: why, and from which files."""
+    """A version that could not be loaded: why, from which files, and when it is tried again by ``time.monotonic``."""
 
     reason: str
     signature: Signature
+    again_s: float
 
 
 @dataclass
@@ -109,10 +116,11 @@ class Lifecycle:
                 self._put(name, found, sessions)
             return pools.slots
 
-    async def refresh(self, only: Collection[str] | None = None) -> None:
-        """One pass over the store: all models, or those named. Nothing that is wrong with the store is raised.
+    async def refresh(self, asked: Collection[str] | None = None) -> bool:
+        """One pass over the store; False where that cannot be read, which is told.
 
-        ``OSError`` where what administrators ask cannot be read.
+        ``asked`` names models that somebody asked for: these alone, and what failed before is tried again. ``OSError``
+        where what administrators ask cannot be read.
         """
         async with self._pass:
             marks = await asyncio.to_thread(self._control.read)
@@ -124,15 +132,18 @@ class Lifecycle:
                 views = await asyncio.to_thread(look_at_all, self._store, named(self._settings.store))
             except (StoreError, OSError) as error:
                 self._tell_of_store(str(error))
-                return
+                return False
             self._tell_of_store("")
-            followed = [name for name in {**self.status, **views} if only is None or name in only]
+            followed = [name for name in {**self.status, **views} if asked is None or name in asked]
             for name in followed:
                 self.status.setdefault(name, Status(unloaded=name in marks and marks[name].unloaded))
             self._order()
             for name in followed:
+                if asked is not None:
+                    self.status[name].failed.clear()
                 await self._follow(name, self.status[name], views.get(name))
             self._order()
+            return True
 
     def _order(self) -> None:
         """As ``RESNET_MODELS`` has it, else by name: the same in every worker, whenever it started."""
@@ -148,7 +159,10 @@ class Lifecycle:
             self._put(name, NOTHING, {})
             return
         status.view = view
-        status.failed = {v: f for v, f in status.failed.items() if view.versions.get(v) == f.signature}
+        now_s = time.monotonic()
+        status.failed = {
+            v: f for v, f in status.failed.items() if view.versions.get(v) == f.signature and now_s < f.again_s
+        }
         try:
             found, opened = await self._prepare(name, status, view, strict=False)
         except StoreError as error:
@@ -215,7 +229,9 @@ class Lifecycle:
 
     def _fail(self, name: str, version: str, signature: Signature, status: Status, error: Exception) -> None:
         reason = self.without_paths(str(error)) or type(error).__name__
-        status.failed[version] = Failure(reason, signature)
+        # Its files stay what they are; memory, descriptors and devices come back.
+        again_s = math.inf if isinstance(error, StoreError) else time.monotonic() + _AGAIN_S
+        status.failed[version] = Failure(reason, signature, again_s)
         self._metrics.loads(name, "failed")
         logger.error("model %s version %s cannot be loaded: %s", name, version, reason)
 

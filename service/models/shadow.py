@@ -106,6 +106,8 @@ class Shadows:
 
     def _offer(self, comparison: Comparison, image: AnyImage, logits: Floats, stable_s: float) -> None:
         """An image that was answered: copied to the canary where there is room, else dropped."""
+        if self._comparisons.get(comparison.stable.name) is not comparison:
+            return  # one of the two was replaced since the request began
         if isinstance(image, Ready) and not comparison.same_input:
             return  # made for the stable version's input; the canary would see another image, or refuse it
         if len(self._tasks) >= self._most or self._busy():

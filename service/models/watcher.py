@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from service.models.control import Control, Mark
@@ -53,14 +53,18 @@ class Watcher:
             await asyncio.sleep(min(steps))
             before, marks = marks, await self._marks(marks)
             asked = {name for name, mark in marks.items() if before.get(name) != mark}
-            try:
-                if self._store_s and loop.time() - looked >= self._store_s:
-                    looked = loop.time()
-                    await self._lifecycle.refresh()
-                elif asked:
-                    await self._lifecycle.refresh(asked)
-            except Exception:
-                logger.exception("the models cannot be brought in line with the store")
+            if asked and not await self._refreshed(asked):
+                marks = before  # what was asked is still to be done
+            if self._store_s and loop.time() - looked >= self._store_s:
+                looked = loop.time()
+                await self._refreshed(None)
+
+    async def _refreshed(self, asked: Collection[str] | None) -> bool:
+        try:
+            return await self._lifecycle.refresh(asked)
+        except Exception:
+            logger.exception("the models cannot be brought in line with the store")
+            return False
 
     async def _marks(self, before: Mapping[str, Mark]) -> Mapping[str, Mark]:
         """What was asked; as ``before`` where that cannot be read for a moment."""

@@ -87,6 +87,7 @@ class SpanTracing(Tracing):
         return self._begin(name, attributes, parents, states)
 
     def _begin(self, name: str, attributes: Attributes, parents: list[str], states: list[str]) -> Traced:
+        CURRENT.set(None)  # a pipelined request begins in the context of the one before
         try:
             span = self._requests.start_span(name, _parent(parents, states), SpanKind.SERVER, attributes)
             return _TracedRequest(span, self._inner) if span.is_recording() else UNTRACED

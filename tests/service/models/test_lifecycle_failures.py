@@ -19,6 +19,9 @@ from model_store.stored_model import StoredModel
 from model_store.verified import describe_file
 from service import runtime as runtime_module
 from service.metrics import Metrics
+from service.models import lifecycle
+from service.models.loader import Loader, Opened
+from service.models.view import Signature
 from service.process.workers import Workers
 from service.runtime import Runtime
 from tests.service.conftest import TinyModel, eventually, some_settings
@@ -106,6 +109,38 @@ def test_a_broken_version_changes_nothing_and_is_told_once(
         shutil.rmtree(root / "tiny" / "2")
         publish(root, "2")
         await runtime.lifecycle.refresh()
+        assert await ask(runtime) == "2"
+        assert not runtime.lifecycle.status["tiny"].failed
+
+    serve(root, use)
+
+
+@pytest.mark.parametrize("how", ["asked", "later"])
+def test_what_its_files_are_not_to_blame_for_is_tried_again(
+    root: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def use(runtime: Runtime) -> None:
+        original, opened = Loader.open, 0
+
+        def short_of_memory(self: Loader, stored: StoredModel, signature: Signature) -> Opened:
+            nonlocal opened
+            opened += 1
+            if opened == 1:
+                raise MemoryError
+            return original(self, stored, signature)
+
+        monkeypatch.setattr(Loader, "open", short_of_memory)
+        if how == "later":
+            monkeypatch.setattr(lifecycle, "_AGAIN_S", 0.0)
+        publish(root, "2")
+        await runtime.lifecycle.refresh()
+        assert runtime.lifecycle.status["tiny"].failed["2"].reason == "MemoryError"
+        if how == "asked":
+            await runtime.lifecycle.refresh()
+            assert opened == 1
+            await runtime.lifecycle.refresh({"tiny"})
+        else:
+            await runtime.lifecycle.refresh()
         assert await ask(runtime) == "2"
         assert not runtime.lifecycle.status["tiny"].failed
 

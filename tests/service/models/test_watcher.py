@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from model_store.store import ModelStore
 from service.config import Settings
 from service.metrics import Metrics
+from service.models import lifecycle
 from service.models import watcher as module
 from service.models.watcher import Watcher
 from service.process.workers import Workers
@@ -35,12 +37,12 @@ def test_a_pass_that_fails_does_not_end_the_watch(
     async def use(runtime: Runtime) -> None:
         real, passes = runtime.lifecycle.refresh, 0
 
-        async def failing(only: set[str] | None = None) -> None:
+        async def failing(asked: set[str] | None = None) -> bool:
             nonlocal passes
             passes += 1
             if passes == 1:
                 raise RuntimeError("a fault")
-            await real(only)
+            return await real(asked)
 
         monkeypatch.setattr(runtime.lifecycle, "refresh", failing)
         publish(root, "2")
@@ -55,6 +57,30 @@ def test_with_neither_interval_nor_key_nobody_looks(root: Path) -> None:
         await Watcher(runtime.lifecycle, None, 0).run()  # ends at once
 
     serve(root, use)
+
+
+def test_what_was_asked_while_the_store_could_not_be_read_is_done_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CONTROL_S", 0.01)
+    publish(root, "1", "other")
+
+    async def use(runtime: Runtime) -> None:
+        real, asked_for = lifecycle.look_at_all, []
+
+        def unreadable(*store: Any) -> Any:
+            asked_for.append(store)
+            if len(asked_for) == 1:
+                raise OSError("stale file handle")
+            return real(*store)
+
+        monkeypatch.setattr(lifecycle, "look_at_all", unreadable)
+        publish(root, "2")
+        runtime.control.mark("tiny", unloaded=False)
+        await eventually(lambda: ("tiny", "2") in served(runtime))
+        assert len(asked_for) == 2
+
+    serve(root, use, admin_key=KEY)
 
 
 def test_what_one_worker_is_asked_all_do(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
