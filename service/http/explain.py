@@ -14,6 +14,7 @@ from service.http.intake import admitted
 from service.http.operation import Operation
 from service.http.routing import Call, Route
 from service.http.schemas import BINARY, Explained
+from service.images.decode import Costly
 from service.inference import readings
 from service.inference.colormaps import ColorMap
 from service.inference.heatmap import Heatmap, draw, overlay, png
@@ -63,16 +64,22 @@ class _Explain:
                 if as_picture:
                     heatmap = await pipeline.run(images[0], wanted.read, call.deadline, wanted.outputs)
                     with self._runtime.metrics.timed("draw"):
-                        picture = await self._runtime.in_decode_pool(_picture, query, pipeline, images[0], heatmap)
+                        picture = await self._picture(query, pipeline, images[0], heatmap, call.deadline)
                     return binary_answer(picture, PNG)
                 found = await pipeline.run_each(images, wanted.read, call.deadline, wanted.outputs)
         return json_answer(answer_of(call, pipeline, found))
 
-
-def _picture(query: ExplainQuery, pipeline: Pipeline, image: bytes, heatmap: Heatmap) -> bytes:
-    if query.style == "heatmap":
-        return png(draw(heatmap, query.colormap))
-    return png(overlay(pipeline.upright(image), heatmap, query.colormap, query.opacity))
+    async def _picture(
+        self, query: ExplainQuery, pipeline: Pipeline, image: bytes, heatmap: Heatmap, deadline: float
+    ) -> bytes:
+        in_thread = self._runtime.in_decode_pool
+        if query.style == "heatmap":
+            return await in_thread(lambda: png(draw(heatmap, query.colormap)))
+        try:
+            upright = await in_thread(pipeline.upright, image)
+        except Costly:  # it keeps none of the decode threads waiting
+            upright = await pipeline.upright_apart(image, deadline)
+        return await in_thread(lambda: png(overlay(upright, heatmap, query.colormap, query.opacity)))
 
 
 _EXAMPLE: Final = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Coroutine, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from time import perf_counter
 from typing import Any, Final, TypeVar, cast
 
@@ -161,13 +161,8 @@ class Pipeline:
         if self._apart is None or not isinstance(image, bytes):
             raise RuntimeError("costly images are files, and there is no process for them")
         tensor = functools.partial(self._apart.tensor, image, self.stored.manifest.preprocessing)
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._apart.threads, self._decoding.noted, image, noted, tensor
-                )
-        except TimeoutError as error:
-            raise DeadlineExceeded("the deadline passed while the image was decoded") from error
+        decode = functools.partial(self._decoding.noted, image, noted, tensor)
+        return await _in_time(self._apart.threads, decode, deadline)
 
     async def _with_costly(self, queries: Sequence[Query], results: Sequence[Any], deadline: float) -> list[Any]:
         """``results`` with those in the place of the costly ones."""
@@ -210,19 +205,28 @@ class Pipeline:
         return session
 
     def upright(self, image: bytes) -> Image.Image:
-        """The whole ``image``, upright and RGB; as slow as decoding is, so nothing for the event loop."""
-        try:
-            return self._decoding.decoder.decode(image)
-        except Costly:
-            if self._apart is None:
-                raise
-            return self._apart.decode(image)
+        """The whole ``image``, upright and RGB; ``Costly`` where that is for ``upright_apart``. For a decode thread."""
+        return self._decoding.decoder.decode(image)
+
+    async def upright_apart(self, image: bytes, deadline: float) -> Image.Image:
+        """As ``upright``, for a costly image."""
+        if self._apart is None:
+            raise RuntimeError("there is no process for costly images")
+        return await _in_time(self._apart.threads, functools.partial(self._apart.decode, image), deadline)
 
 
 def _counts(metrics: Metrics, stored: StoredModel, labels: Sequence[str], temperature: float) -> ModelMetrics:
     manifest = stored.manifest
     classes = counted_as(labels, None if manifest.reference is None else manifest.reference.top_classes)
     return metrics.for_model(manifest.name, manifest.version, classes, temperature)
+
+
+async def _in_time(threads: Executor, decode: Callable[[], T], deadline: float) -> T:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await asyncio.get_running_loop().run_in_executor(threads, decode)
+    except TimeoutError as error:
+        raise DeadlineExceeded("the deadline passed while the image was decoded") from error
 
 
 async def _all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

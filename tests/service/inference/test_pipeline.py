@@ -16,7 +16,7 @@ from service.batching.forming import Forming
 from service.batching.slots import Slots
 from service.errors import BadImage, DeadlineExceeded, ImageTooCostly, InferenceFailed, NotAnImage, ShuttingDown
 from service.images.apart import Apart
-from service.images.decode import Decoder
+from service.images.decode import Costly, Decoder
 from service.inference.pipeline import Pipeline
 from service.inference.session import Session
 from service.metrics import Metrics
@@ -252,7 +252,11 @@ def test_costly_images_are_answered_as_others_are(
         assert good == [expected(tiny, seed, 1)[0][1] for seed in (0, 1, 3, 5)]
         with pytest.raises(BadImage):
             await pipeline.run(a_tiff(2)[:60], pipeline.top(1), FAR)
-        assert pipeline.upright(a_tiff(4)).tobytes() == a_picture(4).tobytes()
+        assert (await pipeline.upright_apart(a_tiff(4), FAR)).tobytes() == a_picture(4).tobytes()
+        with pytest.raises(Costly):
+            pipeline.upright(a_tiff(4))
+        with pytest.raises(DeadlineExceeded):
+            await pipeline.upright_apart(a_tiff(4), 0.0)
 
     using_apart(tiny_stored, use, decode_ahead)
 
