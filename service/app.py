@@ -98,7 +98,8 @@ class _Direct(Service[Any]):  # type: ignore[misc]
         rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
         allow_files(settings.connections.max_connections)
         # What uvicorn takes when it starts, after this; BentoML gives no other way to choose it.
-        uvicorn_auto.AutoHTTPProtocol = guarded(Connections(settings.connections, runtime.metrics.rejected), api)
+        kept = Connections(settings.connections, runtime.metrics.rejected, lambda: stopping.began)
+        uvicorn_auto.AutoHTTPProtocol = guarded(kept, api)
 
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             if stopping.began and scope["type"] == "http":

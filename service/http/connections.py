@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 0.5
 _TAKING_S: Final = 60.0  # for a client that takes nothing of its answer
+_HURRIED_S: Final = 5.0  # the same while the service stops, which waits for all answers to be taken
 _REFUSED_LINGER_S: Final = 2.0  # for what comes behind a request that was refused
 _SPARE: Final = 64  # connections beyond the bound that are heard, for the probes
 _MAKE_ROOM: Final = 32  # connections that are closed at once, as looking for them costs time
@@ -53,11 +54,21 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Those of one worker. ``counted`` is told why one was ended or refused: a reason of resnet_rejected_total."""
+    """Those of one worker.
 
-    def __init__(self, settings: ConnectionSettings, counted: Callable[[str], None]) -> None:
+    ``counted`` is told why one was ended or refused: a reason of resnet_rejected_total. ``stopping`` says whether the
+    service does.
+    """
+
+    def __init__(
+        self,
+        settings: ConnectionSettings,
+        counted: Callable[[str], None],
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.settings = settings
         self.counted = counted
+        self._stopping = stopping
         self._open: set[Connection] = set()
         self._sweeping: asyncio.TimerHandle | None = None
         self._looked = 0.0
@@ -109,13 +120,17 @@ class Connections:
             self._looked = now
         return bool(longest)
 
+    def _limit_s(self, state: str) -> float:
+        hurried = state in ("taking", "closing") and self._stopping()
+        return min(self._limits_s[state], _HURRIED_S) if hurried else self._limits_s[state]
+
     def _sweep(self) -> None:
         """End those that wait for too long."""
         loop = asyncio.get_running_loop()
         now = loop.time()
         for connection in list(self._open):
             state = connection.waits_for
-            if not state or now - connection.since <= self._limits_s[state]:
+            if not state or now - connection.since <= self._limit_s(state):
                 continue
             if state == "head":
                 connection.time_out()

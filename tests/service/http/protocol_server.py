@@ -106,6 +106,7 @@ class Served:
     def __init__(self, app: App, port: int, kept: Connections, counted: list[str]) -> None:
         self.app, self.kept, self.counted = app, kept, counted
         self.port = port
+        self.stopping = False
 
     def client(self) -> Client:
         return Client(self.port)
@@ -122,7 +123,10 @@ def serve(use: Use, **given: Any) -> None:
 
     async def main() -> None:
         counted: list[str] = []
-        kept = Connections(ConnectionSettings(**{**PATIENT, **given}), counted.append)
+        served: Served | None = None
+        kept = Connections(
+            ConnectionSettings(**{**PATIENT, **given}), counted.append, lambda: served is not None and served.stopping
+        )
         app = App()
         config = uvicorn.Config(
             app, "127.0.0.1", 0, http=guarded(kept), lifespan="off", log_config=None, timeout_graceful_shutdown=1
@@ -132,7 +136,8 @@ def serve(use: Use, **given: Any) -> None:
         server.lifespan = config.lifespan_class(config)
         await server.startup()
         try:
-            await use(Served(app, server.servers[0].sockets[0].getsockname()[1], kept, counted))
+            served = Served(app, server.servers[0].sockets[0].getsockname()[1], kept, counted)
+            await use(served)
         finally:
             app.go.set()
             await server.shutdown()

@@ -97,6 +97,20 @@ def test_an_answer_that_nobody_takes_has_an_end(monkeypatch: pytest.MonkeyPatch,
     serve(use)
 
 
+def test_a_service_that_stops_waits_less_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections_module, "_HURRIED_S", 0.05)
+
+    async def use(served: Served) -> None:
+        async with served.client() as client:
+            await client.send(get("/large"))
+            (connection,) = served.kept
+            await looked_until(lambda: connection.waits_for == "taking")
+            served.stopping = True
+            await looked_until(lambda: len(served.kept) == 0)
+
+    serve(use)
+
+
 def test_who_takes_some_of_an_answer_has_time_anew() -> None:
     async def use(served: Served) -> None:
         async with served.client() as client:
