@@ -23,6 +23,7 @@ from service.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.05
+_SPARE_CALLS: Final = 100  # of a connection, beyond what the queue takes: for probes, and to be told that it is full
 
 # It writes what clients send, where that is no UTF-8, and so perhaps a key. What ends it is told below.
 logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
@@ -40,6 +41,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", limits.max_body_bytes),  # unpacked, where it comes packed
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_concurrent_streams", limits.max_queue + _SPARE_CALLS),
         ]
         self._server: Any = None
         self.port = 0
