@@ -48,6 +48,7 @@ class GrpcServer:
         self.restarts = 0
         self._keeping: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self._stopping: asyncio.Task[None] | None = None
 
     async def start(self, settings: ServerSettings) -> int:
         """Listen on the port of ``settings``, which is returned; ``ConfigError`` where that cannot be."""
@@ -60,8 +61,17 @@ class GrpcServer:
         self.port = port
         return port
 
+    def close(self) -> asyncio.Task[None]:
+        """Take no new call; what is returned is done when those that were taken are answered."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        return self._stopping
+
     async def stop(self) -> None:
         """Take no new call, and return when those that were taken are answered."""
+        await self.close()
+
+    async def _stop(self) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
