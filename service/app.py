@@ -167,6 +167,8 @@ class ResNetService:
             from service.grpc.server import GrpcServer  # a service without it does not load gRPC
 
             self._grpc = await _started(GrpcServer(runtime))
+            if self._grpc is not None:
+                stopping.also(self._grpc.close)
 
     @bentoml.on_shutdown
     async def stop(self) -> None:

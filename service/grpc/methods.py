@@ -15,7 +15,15 @@ from google.protobuf.message import Message
 
 from service.access.holder import Holder
 from service.batching.gate import Gate
-from service.errors import CLIENT_GONE, BodyTooLarge, DeadlineExceeded, NotReady, ServiceError, ShuttingDown
+from service.errors import (
+    CLIENT_GONE,
+    BodyTooLarge,
+    DeadlineExceeded,
+    NotReady,
+    ServiceError,
+    ShuttingDown,
+    SlowClient,
+)
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
 from service.grpc.statuses import code_of, status_code
@@ -89,6 +97,7 @@ class Methods:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._limits = runtime.settings.limits
+        self._idle_s = runtime.settings.connections.keep_alive_s
         self._keys = runtime.access.keys
         self._streams = Gate(self._limits.max_queue)  # an open stream holds a request at most
         self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -99,77 +108,81 @@ class Methods:
             self._stopping.set_result(None)
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """The service, as gRPC finds its methods."""
-        unary: dict[str, Callable[[_Call, bytes], Awaitable[Message]]] = {
+        """The service, as gRPC finds its methods.
+
+        Those of one request take a stream of one, which is the same on the wire: else gRPC would read it before it
+        calls us, and so before the key, the deadline and the gate.
+        """
+        unary: dict[str, Callable[[_Call, Context], Awaitable[Message]]] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
             "ServerMetadata": self._server_metadata,
             "ModelMetadata": self._model_metadata,
+            "ModelInfer": self._model_infer,
         }
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                **{name: grpc.unary_unary_rpc_method_handler(self._unary(name, do)) for name, do in unary.items()},
-                # A stream of one request, which is the same on the wire: it is read when the gate has let it in.
-                "ModelInfer": grpc.stream_unary_rpc_method_handler(self._model_infer),
+                **{name: grpc.stream_unary_rpc_method_handler(self._unary(name, do)) for name, do in unary.items()},
                 "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self._model_stream_infer),
             },
         )
 
-    async def _server_live(self, call: _Call, data: bytes) -> Message:
-        self._read(pb.ServerLiveRequest, data)
+    # The requests of the next three are empty: nobody waits for them.
+
+    async def _server_live(self, call: _Call, context: Context) -> Message:
         return pb.ServerLiveResponse(live=True)
 
-    async def _server_ready(self, call: _Call, data: bytes) -> Message:
-        self._read(pb.ServerReadyRequest, data)
+    async def _server_ready(self, call: _Call, context: Context) -> Message:
         return pb.ServerReadyResponse(ready=self._runtime.unready is None)
 
-    async def _model_ready(self, call: _Call, data: bytes) -> Message:
-        request = self._read(pb.ModelReadyRequest, data)
+    async def _server_metadata(self, call: _Call, context: Context) -> Message:
+        return messages.server_metadata(metadata.SERVER)
+
+    async def _model_ready(self, call: _Call, context: Context) -> Message:
+        request = await self._read(pb.ModelReadyRequest, context)
         try:
             with self._use(call, request.name, request.version):
                 return pb.ModelReadyResponse(ready=True)
         except (NotReady, ShuttingDown):
             return pb.ModelReadyResponse(ready=False)
 
-    async def _server_metadata(self, call: _Call, data: bytes) -> Message:
-        self._read(pb.ServerMetadataRequest, data)
-        return messages.server_metadata(metadata.SERVER)
-
-    async def _model_metadata(self, call: _Call, data: bytes) -> Message:
-        request = self._read(pb.ModelMetadataRequest, data)
+    async def _model_metadata(self, call: _Call, context: Context) -> Message:
+        request = await self._read(pb.ModelMetadataRequest, context)
         with self._use(call, request.name, request.version) as pipeline:
             return messages.model_metadata(metadata.model_metadata(self._runtime, pipeline))
 
     def _use(self, call: _Call, name: str, version: str) -> AbstractContextManager[Pipeline]:
         return self._runtime.use_for(call, name, version or None)
 
-    def _read(self, kind: type[M], data: bytes) -> M:
-        return messages.read_message(kind, data, self._limits.images_per_request)
+    async def _read(self, kind: type[M], context: Context) -> M:
+        return messages.read_message(kind, await self._request(context), self._limits.images_per_request)
+
+    async def _request(self, context: Context) -> bytes:
+        data = await context.read()
+        if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
+            raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
+        return data
 
     def _unary(
-        self, name: str, do: Callable[[_Call, bytes], Awaitable[Message]]
-    ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        async def method(data: bytes, context: Context) -> bytes:
+        self, name: str, do: Callable[[_Call, Context], Awaitable[Message]]
+    ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
+        async def method(_: AsyncIterator[bytes], context: Context) -> bytes:
             async with self._answered(name, context) as call:
-                answer = await do(call, data)
+                answer = await do(call, context)
             return answer.SerializeToString()
 
         return method
 
-    async def _model_infer(self, _: AsyncIterator[bytes], context: Context) -> bytes:
-        async with self._answered("ModelInfer", context) as call:
-            with self._runtime.gate.admit(call.holder) as ticket:
-                began_s = perf_counter()
-                data = await context.read()
-                call.stages.read_s = perf_counter() - began_s
-                self._runtime.metrics.stage("read", call.stages.read_s)
-                if not isinstance(data, bytes):  # EOF: gRPC itself has told the client that it is too large
-                    raise BodyTooLarge(f"no request came, or one of more than {self._limits.max_body_bytes} bytes")
-                ticket.hold(len(data))
-                answer = await self._infer(call, data, ticket.extend)
-        return answer.SerializeToString()
+    async def _model_infer(self, call: _Call, context: Context) -> Message:
+        with self._runtime.gate.admit(call.holder) as ticket:
+            began_s = perf_counter()
+            data = await self._request(context)
+            call.stages.read_s = perf_counter() - began_s
+            self._runtime.metrics.stage("read", call.stages.read_s)
+            ticket.hold(len(data))
+            return await self._infer(call, data, ticket.extend)
 
     async def _infer(self, call: _Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
         self._runtime.metrics.received(len(data))
@@ -196,22 +209,34 @@ class Methods:
             with self._streams.admit() as place:
                 place.extend(1)
                 while (data := await self._next(context)) is not None:
-                    await context.write((await self._stream_answer(data, context)).SerializeToString())
+                    answer = await self._stream_answer(data, context)
+                    await self._write(answer.SerializeToString(), context)
         except ServiceError as error:
             await context.abort(status_code(error), error.message)
 
     async def _next(self, context: Context) -> bytes | None:
-        """The stream's next request; None at its end, ``ShuttingDown`` where the service's end comes first."""
+        """The stream's next request; None at its end. ``ShuttingDown`` where the service's end comes first,
+        ``SlowClient`` where nothing comes for as long as HTTP keeps a connection without a request."""
         reading = asyncio.ensure_future(context.read())
         either: list[asyncio.Future[Any]] = [reading, self._stopping]
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not reading.done():
+            done, _ = await asyncio.wait(either, timeout=self._idle_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                raise SlowClient(f"no request came within {self._idle_s:g} s")
+            if reading not in done:
                 raise ShuttingDown("the service is shutting down")
             data = reading.result()
         finally:
             reading.cancel()
         return data if isinstance(data, bytes) else None
+
+    async def _write(self, data: bytes, context: Context) -> None:
+        """``SlowClient`` where the client does not take it."""
+        try:
+            async with asyncio.timeout(self._idle_s):
+                await context.write(data)
+        except TimeoutError as error:
+            raise SlowClient(f"an answer was not taken within {self._idle_s:g} s") from error
 
     async def _stream_answer(self, data: bytes, context: Context) -> pb.ModelStreamInferResponse:
         call = self._call("ModelStreamInfer", context, remaining_s=None)  # the client's deadline is the stream's

@@ -23,6 +23,7 @@ from service.settings import ServerSettings
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.05
+_SPARE_CALLS: Final = 100  # of a connection, beyond what the queue takes: for probes, and to be told that it is full
 
 # It writes what clients send, where that is no UTF-8, and so perhaps a key. What ends it is told below.
 logging.getLogger("grpc._cython.cygrpc").setLevel(logging.CRITICAL)
@@ -40,12 +41,14 @@ class GrpcServer:
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", limits.max_body_bytes),  # unpacked, where it comes packed
             ("grpc.max_send_message_length", -1),
+            ("grpc.max_concurrent_streams", limits.max_queue + _SPARE_CALLS),
         ]
         self._server: Any = None
         self.port = 0
         self.restarts = 0
         self._keeping: asyncio.Task[None] | None = None
         self._ending: set[asyncio.Task[None]] = set()
+        self._stopping: asyncio.Task[None] | None = None
 
     async def start(self, settings: ServerSettings) -> int:
         """Listen on the port of ``settings``, which is returned; ``ConfigError`` where that cannot be."""
@@ -58,8 +61,17 @@ class GrpcServer:
         self.port = port
         return port
 
+    def close(self) -> asyncio.Task[None]:
+        """Take no new call; what is returned is done when those that were taken are answered."""
+        if self._stopping is None:
+            self._stopping = asyncio.create_task(self._stop())
+        return self._stopping
+
     async def stop(self) -> None:
         """Take no new call, and return when those that were taken are answered."""
+        await self.close()
+
+    async def _stop(self) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])

@@ -13,6 +13,7 @@ _BY_STATUS: Final = {
     401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
+    408: StatusCode.ABORTED,
     429: StatusCode.RESOURCE_EXHAUSTED,
     CLIENT_GONE: StatusCode.CANCELLED,
     503: StatusCode.UNAVAILABLE,

@@ -37,7 +37,7 @@ class Stopping:
         self._drain_s = drain_s
         self._limit_s = limit_s
         self._turn_unready = turn_unready
-        self._close: Callable[[], object] = lambda: None
+        self._closes: list[Callable[[], object]] = []
         self._closing: asyncio.TimerHandle | None = None
 
     def install(self) -> None:
@@ -51,8 +51,16 @@ class Stopping:
             del number, frame
             loop.call_soon_threadsafe(self._begin, loop)
 
-        self._close = lambda: servers(signal.SIGTERM, None)
+        self._closes.append(lambda: servers(signal.SIGTERM, None))
         signal.signal(signal.SIGTERM, told)
+
+    def also(self, close: Callable[[], object]) -> None:
+        """Have ``close`` called, on the event loop, when the HTTP server closes its port: for another port's server."""
+        self._closes.append(close)
+
+    def _close(self) -> None:
+        for close in self._closes:
+            close()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
         if self.began:  # told twice: somebody is in a hurry

@@ -39,6 +39,6 @@ class ConnectionSettings(Group):
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds a connection stays open without a request. Set it longer than your load balancer's (often "
-        "60), or the balancer may use a connection that is being closed.",
+        description="Seconds a connection, or a stream over gRPC, stays open without a request. Set it longer than "
+        "your load balancer's (often 60), or the balancer may use a connection that is being closed.",
     )

@@ -147,7 +147,9 @@ def test_a_killed_worker_is_replaced_and_the_others_answer_meanwhile(serve: Serv
 def test_a_stop_turns_readiness_first_then_refuses_then_answers_what_it_took(serve: Serve) -> None:
     data = picture(1)
     head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n".encode()
-    with serve(RESNET_DRAIN_S="600", RESNET_STOP_S="900", RESNET_DEADLINE_S="120") as server:
+    grpc_port = free_port()
+    limits = {"RESNET_DRAIN_S": "600", "RESNET_STOP_S": "900", "RESNET_DEADLINE_S": "120", "RESNET_BODY_IDLE_S": "120"}
+    with serve(RESNET_GRPC_PORT=str(grpc_port), **limits) as server:
         port = int(server.url.rpartition(":")[2])
         (worker,) = [w for w in psutil.Process(server.process.pid).children() if "_bentoml" in " ".join(w.cmdline())]
         with socket.create_connection(("127.0.0.1", port), timeout=60) as taken:
@@ -158,12 +160,13 @@ def test_a_stop_turns_readiness_first_then_refuses_then_answers_what_it_took(ser
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
             worker.send_signal(signal.SIGTERM)  # which ends the wait
 
-            def refused() -> bool:
+            def refused(port: int) -> bool:
                 with socket.socket() as other:
                     other.settimeout(1)
                     return other.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
-            until(refused, "refusal")
+            until(lambda: refused(port), "refusal")
+            until(lambda: refused(grpc_port), "refusal over gRPC")
             assert server.process.poll() is None
             taken.sendall(data[100:])
             answered = b"".join(iter(lambda: taken.recv(65536), b""))

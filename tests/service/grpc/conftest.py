@@ -38,6 +38,10 @@ class Client:
             return error.code(), error.details() or ""
         raise AssertionError("the call was answered")
 
+    def unfinished(self, method: str) -> Any:
+        """A call whose request has not come."""
+        return self._channel.stream_unary(f"/{SERVICE}/{method}")()
+
     def stream(self, metadata: Sequence[tuple[str, str]] = ()) -> Any:
         made = self._channel.stream_stream(
             f"/{SERVICE}/ModelStreamInfer",

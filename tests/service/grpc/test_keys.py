@@ -73,6 +73,16 @@ def test_without_one_only_health_is_told(tiny_root: Path, metadata: Any) -> None
     serve(tiny_root, use, api_keys=KEYS)
 
 
+@pytest.mark.parametrize("method", ["ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer"])
+def test_without_one_no_request_is_waited_for(tiny_root: Path, method: str) -> None:
+    async def use(client: Client, _: Runtime) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await client.unfinished(method)
+        assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+    serve(tiny_root, use, api_keys=KEYS)
+
+
 def test_who_sends_too_much_waits(tiny_root: Path) -> None:
     async def use(client: Client, _: Runtime) -> None:
         keyed = Keyed(client, METADATA[0])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_what_is_wrong_is_told(tiny_root: Path) -> None:
             assert (status, says in message) == (code, True), message
         assert set(counted(runtime, "ModelInfer")) == {"400", "404", "413", "415"}
         assert (await client.refused("NoSuchMethod", b""))[0] is StatusCode.UNIMPLEMENTED
-        assert (await client.refused("ServerLive", b"\xff"))[0] is wrong
+        assert (await client.refused("ModelReady", b"\xff"))[0] is wrong
 
     serve(tiny_root, use)
 
@@ -252,6 +253,51 @@ def test_as_many_streams_as_the_queue_holds(tiny_root: Path) -> None:
         assert await first.read() is grpc.aio.EOF
 
     serve(tiny_root, use, max_queue=1)
+
+
+def test_an_idle_stream_gives_its_place_back(tiny_root: Path) -> None:
+    async def use(client: Client, _: Runtime) -> None:
+        first = client.stream()
+        assert await first.code() is StatusCode.ABORTED
+        second = client.stream()
+        await second.write(infer_request(a_png()))
+        assert (await second.read()).infer_response.model_name == "tiny"
+        second.cancel()
+
+    serve(tiny_root, use, max_queue=1, keep_alive_s=0.5)
+
+
+def test_a_stream_whose_answers_nobody_takes_gives_its_place_back(tiny_root: Path) -> None:
+    async def use(client: Client, _: Runtime) -> None:
+        first = client.stream()
+        with suppress(grpc.aio.AioRpcError):
+            while True:  # each answer brings the id back
+                await first.write(infer_request(id="x" * 2**18))
+        second = client.stream()
+        await second.write(infer_request(a_png()))
+        assert (await second.read()).infer_response.model_name == "tiny"
+        for stream in (first, second):
+            stream.cancel()
+
+    serve(tiny_root, use, max_queue=1, keep_alive_s=0.5)
+
+
+@pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata", "ModelInfer"])
+def test_the_deadline_counts_while_the_request_comes(tiny_root: Path, method: str) -> None:
+    async def use(client: Client, _: Runtime) -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.unfinished(method)
+        assert caught.value.code() is StatusCode.DEADLINE_EXCEEDED
+
+    serve(tiny_root, use, deadline_s=0.05)
+
+
+@pytest.mark.parametrize("method", ["ServerLive", "ServerReady", "ServerMetadata"])
+def test_an_empty_request_is_not_waited_for(tiny_root: Path, method: str) -> None:
+    async def use(client: Client, _: Runtime) -> None:
+        assert await client.unfinished(method)
+
+    serve(tiny_root, use)
 
 
 def test_while_the_models_load(tiny_root: Path) -> None:

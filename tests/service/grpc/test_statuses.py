@@ -17,6 +17,7 @@ from tests.service.test_errors import OURS
         (errors.NotAnImage, StatusCode.INVALID_ARGUMENT),
         (errors.BadImage, StatusCode.INVALID_ARGUMENT),
         (errors.UnknownModel, StatusCode.NOT_FOUND),
+        (errors.SlowClient, StatusCode.ABORTED),
         (errors.Overloaded, StatusCode.RESOURCE_EXHAUSTED),
         (errors.NotReady, StatusCode.UNAVAILABLE),
         (errors.ShuttingDown, StatusCode.UNAVAILABLE),

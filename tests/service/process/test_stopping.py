@@ -35,6 +35,7 @@ async def told(closed: asyncio.Event, *, drain_s: float, was_ready: bool = True)
     signal.signal(signal.SIGTERM, server_stops)
     stopping = Stopping(drain_s, 3600, unready)
     stopping.install()
+    stopping.also(lambda: happened.append("closed, too"))
     os.kill(os.getpid(), signal.SIGTERM)
     await stopping.told.wait()
     return stopping, happened
@@ -62,7 +63,7 @@ def test_readiness_turns_before_the_port_closes() -> None:
         assert await close_header(stopping) == [(b"a", b"b"), (b"connection", b"close")]
         os.kill(os.getpid(), signal.SIGTERM)  # in a hurry
         await closed.wait()
-        assert happened == ["unready", "closed"]
+        assert happened == ["unready", "closed", "closed, too"]
 
     asyncio.run(main())
 
@@ -73,7 +74,7 @@ def test_the_port_closes_after_the_drain_or_at_once_where_nobody_sends(drain_s: 
         closed = asyncio.Event()
         _, happened = await told(closed, drain_s=drain_s, was_ready=was_ready)
         await closed.wait()
-        assert happened == ["unready", "closed"]
+        assert happened == ["unready", "closed", "closed, too"]
 
     asyncio.run(main())
 
