@@ -130,6 +130,7 @@ class Jobs:
                 call,
                 upload.input,
                 self._settings,
+                self._runtime.settings.limits.max_body_bytes,
                 self._runtime.settings.connections.body_idle_s,
                 self._runtime.metrics.received,
             )
