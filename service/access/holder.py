@@ -16,7 +16,7 @@ _ROUNDING: Final = 1e-6  # images; who waited as long as was said is let in
 class Holder:
     """``name`` may have several keys, as while one replaces another; what they use is counted together.
 
-    The limits are the service's; each of its ``workers`` has its share of them.
+    The limits are the service's; each of its ``workers`` has its share of them, a share of images in work rounded up.
     """
 
     def __init__(

@@ -32,13 +32,16 @@ _COUNT_FROM_BYTES: Final = 2**16
 _ENCODINGS: Final = ("gzip", "deflate")
 
 
-def parse_body(headers: Headers, body: bytes, max_bytes: int, max_images: int) -> InferRequest:
-    """The request in ``body``; ``BadRequest``, ``BodyTooLarge`` or ``TooManyImages`` says what is wrong with it."""
+def parse_body(headers: Headers, body: bytes, max_bytes: int, max_images: int) -> tuple[InferRequest, int]:
+    """The request in ``body``, and how many bytes that has unpacked.
+
+    ``BadRequest``, ``BodyTooLarge`` or ``TooManyImages`` says what is wrong with it.
+    """
     view = memoryview(_decompressed(headers.get("content-encoding", "identity").lower(), body, max_bytes))
     length = _json_length(headers, len(view))
     if length == 0:  # Triton's raw binary request: the body is the only tensor's only string
         image = ImageTensor("BYTES", (1,))
-        return infer_request("", image.from_strings([bytes(view)]), {}, [])
+        return infer_request("", image.from_strings([bytes(view)]), {}, []), len(view)
     document = _json(view[:length])
     inputs = _list(document, "inputs")
     if len(inputs) != 1:
@@ -49,7 +52,7 @@ def parse_body(headers: Headers, body: bytes, max_bytes: int, max_images: int) -
     outputs = [_object(output, "an output") for output in _list(document, "outputs", absent=[])]
     images = _images(_object(inputs[0], "an input"), view[length:], max_images)
     named = [(output.get("name"), _parameters(output)) for output in outputs]
-    return infer_request(request_id, images, _parameters(document), named)
+    return infer_request(request_id, images, _parameters(document), named), len(view)
 
 
 def _decompressed(encoding: str, body: bytes, max_bytes: int) -> bytes:

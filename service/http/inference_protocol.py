@@ -175,8 +175,10 @@ class _Protocol:
         body = await received_body(self._runtime, call, ticket)
         wanted = (call.headers, body, limits.max_body_bytes, limits.images_per_request)
         if len(body) < _PARSE_ASIDE_FROM_BYTES and "content-encoding" not in call.headers:
-            return parse_body(*wanted)
-        return await self._runtime.in_decode_pool(parse_body, *wanted)
+            return parse_body(*wanted)[0]
+        request, unpacked_bytes = await self._runtime.in_decode_pool(parse_body, *wanted)
+        ticket.hold(max(0, unpacked_bytes - len(body)))  # the images lie in what was unpacked
+        return request
 
 
 def routes(runtime: Runtime) -> list[Route]:

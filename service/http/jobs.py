@@ -32,6 +32,11 @@ from service.runtime import Runtime
 
 PATH: Final = "/v1/jobs"
 
+_UNSERVED_S: Final = 60.0
+"""How long a job waits at least for a worker that serves its model; workers load a new version one after the other."""
+_UNSERVED_LOOKS: Final = 3
+"""As above, in looks of the workers into the store."""
+
 
 class _Task(NamedTuple):
     """A route whose answers a job gives: its query, of that what an image's result depends on, and how it is made."""
@@ -67,8 +72,9 @@ class Jobs:
     def start(self) -> None:
         """Look for work, now and whenever there is some."""
         if self._settings.jobs_max:
-            metrics, limits = self._runtime.metrics, self._runtime.settings.limits
-            runner = Runner(self.store, self, limits.max_body_bytes, metrics)
+            metrics, settings = self._runtime.metrics, self._runtime.settings
+            unserved_s = max(_UNSERVED_S, _UNSERVED_LOOKS * settings.store.watch_s)
+            runner = Runner(self.store, self, settings.limits.max_body_bytes, metrics, unserved_s)
             self._scheduler = Scheduler(self.store, runner, lambda: self._runtime.unready is None, metrics)
 
     async def stop(self) -> None:
@@ -89,10 +95,10 @@ class Jobs:
         return found
 
     def width(self, job: Job) -> int:
-        """How many images of ``job`` may be in work at once."""
-        if self._settings.jobs_width != "auto":
-            return self._settings.jobs_width
+        """How many images of ``job`` may be in work at once; ``UnknownModel`` where its model is not served here."""
         with self._runtime.use(*job.model) as pipeline:
+            if self._settings.jobs_width != "auto":
+                return self._settings.jobs_width
             session = pipeline.session
             return 2 * (session.slots if session.on_cpu else self._runtime.settings.inference.max_batch)
 
@@ -124,6 +130,7 @@ class Jobs:
                 call,
                 upload.input,
                 self._settings,
+                self._runtime.settings.limits.max_body_bytes,
                 self._runtime.settings.connections.body_idle_s,
                 self._runtime.metrics.received,
             )

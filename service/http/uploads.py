@@ -24,7 +24,12 @@ _BLOCK: Final = 2**20  # bytes gathered before a thread is asked to write them
 
 
 async def receive_images(
-    call: Call, path: Path, settings: JobSettings, idle_s: float, received: Callable[[int], None]
+    call: Call,
+    path: Path,
+    settings: JobSettings,
+    max_image_bytes: int,
+    idle_s: float,
+    received: Callable[[int], None],
 ) -> Contents:
     """The images of a body that is written to ``path``, which is there, as it comes; ``received`` is told its bytes.
 
@@ -39,7 +44,7 @@ async def receive_images(
         if is_multipart(headers):
             taker = _Form(headers, file, settings.jobs_max_images)
         else:
-            taker = _Whole(headers, file, settings)
+            taker = _Whole(headers, file, settings, max_image_bytes)
         async for block in _blocks(call, settings.body_max_bytes, idle_s):
             received(len(block))
             await asyncio.to_thread(taker.write, block)
@@ -125,10 +130,11 @@ class _Form(FormFiles):
 class _Whole:
     """The body as it is: an archive, a JSON document, or one image."""
 
-    def __init__(self, headers: Headers, file: _File, settings: JobSettings) -> None:
+    def __init__(self, headers: Headers, file: _File, settings: JobSettings, max_image_bytes: int) -> None:
         self._in_json = is_json(headers)
         self._file = file
         self._settings = settings
+        self._max_image_bytes = max_image_bytes
         self._start = b""
 
     def write(self, data: bytes) -> None:
@@ -142,7 +148,7 @@ class _Whole:
         if not size:
             raise BadRequest("the body is empty; send images")
         if self._in_json:
-            return unpack(path, settings.jobs_max_images)
+            return unpack(path, settings.jobs_max_images, self._max_image_bytes)
         if is_zip(self._start):
             with Archive(path, settings.jobs_max_images, 0) as archive:
                 return archive.contents(settings.jobs_max_unpacked_bytes)

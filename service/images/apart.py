@@ -122,7 +122,12 @@ class _Process:
     def __init__(self, settings: DecodeSettings) -> None:
         self._settings = settings
         asked, self._asking = os.pipe()
-        self._answers, answers = os.pipe()
+        try:
+            self._answers, answers = os.pipe()
+        except OSError:
+            os.close(asked)
+            os.close(self._asking)
+            raise
         try:
             # A session of its own: Ctrl-C is for us, who still answer what was accepted. It ends where its pipe does.
             self._child = subprocess.Popen(  # noqa: S603 - our own interpreter  # nosec B603

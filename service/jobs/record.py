@@ -40,6 +40,7 @@ class Job(BaseModel):
     owner      -- the name of the key that it was sent with; None where no keys were asked for.
     ended      -- when it was done or failed, else None.
     resumed_at -- ``done`` when a worker last took it up; ``crashes`` counts the workers that died since, at one place.
+    unserved   -- since when workers left it because they do not serve its model; None once one takes it up.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +59,7 @@ class Job(BaseModel):
     failure: Failure | None = None
     resumed_at: int = 0
     crashes: int = 0
+    unserved: datetime | None = None
 
 
 class Image(NamedTuple):

@@ -6,12 +6,22 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 import orjson
 
-from service.errors import ImageError, InferenceFailed, JobFailed, NotReady, ServiceError, ShuttingDown, StorageFull
+from service.errors import (
+    ImageError,
+    InferenceFailed,
+    JobFailed,
+    NotReady,
+    ServiceError,
+    ShuttingDown,
+    StorageFull,
+    UnknownModel,
+)
 from service.jobs.inputs import Input, size_of
 from service.jobs.record import Failure, Job
 from service.jobs.results import Results
@@ -24,6 +34,8 @@ _KEEP_EVERY_S: Final = 1.0
 _KEEP_EVERY_LINES: Final = 64
 _MAX_CRASHES: Final = 3
 _READ_AHEAD_BYTES: Final = 64 * 2**20
+_LATER: Final = (ShuttingDown, NotReady, UnknownModel)
+"""What ends no job: this worker, or another that serves the model, may go on with it."""
 
 _Line = tuple[bytes, bool]  # with its line feed, and whether it is an error
 
@@ -70,17 +82,24 @@ class Performer(Protocol):
         """What the task's route answers for ``image``; raises what that would raise."""
 
     def width(self, job: Job) -> int:
-        """How many images of ``job`` may be in work at once."""
+        """How many images of ``job`` may be in work at once; ``UnknownModel`` where its model is not served here."""
 
 
 class Runner:
-    """Runs jobs of ``store`` whose claim the caller holds."""
+    """Runs jobs of ``store`` whose claim the caller holds.
 
-    def __init__(self, store: JobStore, performer: Performer, max_image_bytes: int, metrics: Metrics) -> None:
+    While versions change, workers serve different ones. So a job whose model is not served here is left to others, and
+    fails when none took it up for ``unserved_s``.
+    """
+
+    def __init__(
+        self, store: JobStore, performer: Performer, max_image_bytes: int, metrics: Metrics, unserved_s: float
+    ) -> None:
         self._store = store
         self._performer = performer
         self._max_image_bytes = max_image_bytes
         self._metrics = metrics
+        self._unserved = timedelta(seconds=unserved_s)
         self._stopping = False
 
     def stop(self) -> None:
@@ -96,6 +115,10 @@ class Runner:
             return await self._run(job)
         except (ShuttingDown, NotReady):
             return False  # at its very start
+        except UnknownModel as error:
+            if await asyncio.to_thread(self._may_wait, job):
+                return False
+            await self._fail(job, error)
         except JobGone:
             logger.info("job %s: removed before its end", job.id[:8])
         except ServiceError as error:
@@ -103,6 +126,15 @@ class Runner:
         except Exception:
             logger.exception("job %s failed", job.id[:8])
             await self._fail(job, ServiceError("the service failed on this job"))
+        return True
+
+    def _may_wait(self, job: Job) -> bool:
+        """Whether ``job``, whose model is not served here, is left to others; its record tells since when."""
+        since = job.unserved or self._store.now()
+        if self._store.now() - since >= self._unserved:
+            return False
+        with suppress(JobGone, StorageFull):
+            self._store.save(job.model_copy(update={"unserved": since}))
         return True
 
     async def _run(self, job: Job) -> bool:
@@ -161,7 +193,7 @@ class Runner:
         finally:
             await window.close()
         job = await asyncio.to_thread(self._keep, job, results, lines)
-        if interrupted is not None and not isinstance(interrupted, (ShuttingDown, NotReady)):
+        if interrupted is not None and not isinstance(interrupted, _LATER):
             raise interrupted
         return job
 
@@ -213,4 +245,4 @@ def _taken_up(job: Job, results: Results) -> Job:
     if crashes >= _MAX_CRASHES:
         raise JobFailed(f"its worker ended {crashes} times soon after image {results.done}")
     now = {"done": results.done, "failed": results.failed, "resumed_at": results.done, "crashes": crashes}
-    return job.model_copy(update={"state": "running", **now})
+    return job.model_copy(update={"state": "running", "unserved": None, **now})

@@ -66,29 +66,32 @@ class Scheduler:
                     await asyncio.wait_for(self._notified.wait(), self._poll_s)
 
     async def _turn(self) -> bool:
-        """Run one job; False where there is none to run, or it cannot go on for now."""
-        claimed = await asyncio.to_thread(self._claim)
-        if claimed is None:
-            return False
-        job, claim = claimed
-        with claim:
-            ended = await self._runner.run(job)
-        await asyncio.to_thread(self._count)
-        return ended
+        """Run one job to its end, passing over those that cannot go on for now; False where there is none."""
+        for waiting in await asyncio.to_thread(self._waiting):
+            claimed = await asyncio.to_thread(self._claim, waiting)
+            if claimed is None:
+                continue
+            job, claim = claimed
+            with claim:
+                ended = await self._runner.run(job)
+            if ended or self._stopping:
+                await asyncio.to_thread(self._count)
+                return ended
+        return False
 
-    def _claim(self) -> tuple[Job, Claim] | None:
+    def _waiting(self) -> list[Job]:
         self._store.sweep()
-        for job in self._count():
-            if job.state in ENDED:
-                continue
-            claim = Claim.take(self._store.folder(job.id))
-            if claim is None:
-                continue
-            with contextlib.suppress(UnknownJob):
-                job = self._store.find(job.id)  # what its last holder made of it
-                if job.state not in ENDED:
-                    return job, claim
-            claim.release()
+        return [job for job in self._count() if job.state not in ENDED]
+
+    def _claim(self, job: Job) -> tuple[Job, Claim] | None:
+        claim = Claim.take(self._store.folder(job.id))
+        if claim is None:
+            return None
+        with contextlib.suppress(UnknownJob):
+            job = self._store.find(job.id)  # what its last holder made of it
+            if job.state not in ENDED:
+                return job, claim
+        claim.release()
         return None
 
     def _count(self) -> list[Job]:

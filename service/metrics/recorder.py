@@ -110,7 +110,7 @@ class Metrics:
         self.drift = DriftGauges(self._gauges)
         self.gpus = GpuGauges(self._gauges)
         self._answers = functools.cache(self._bound)  # as few as there are routes, models and statuses
-        self._models: list[ModelMetrics] = []
+        self._models: dict[ModelMetrics, None] = {}  # some come in the event loop while another thread flushes
         self._served: dict[tuple[str, str], tuple[str, ...]] = {}  # labels of MODEL_INFO
         self._loads = self._counter(MODEL_LOADS)
         self._shadow_images = self._counter(SHADOW_IMAGES)
@@ -226,7 +226,7 @@ class Metrics:
             self._gauges[QUEUE_IMAGES].labels(*labels),
             self._gauges[QUEUE_OLDEST].labels(*labels),
         )
-        self._models.append(made)
+        self._models[made] = None
         return made
 
     def store_reachable(self, store: str, reachable: bool) -> None:
@@ -249,22 +249,21 @@ class Metrics:
     def flush(self) -> None:
         """Hand over what was counted; a full disk loses some of it, and nothing else."""
         try:
+            models = [*self._models]
+            gone = [
+                model for model in models if model.closed
+            ]  # what they counted is handed over now, and no more comes
             self._tallies.flush()
-            for model in self._models:
+            for model in models:
                 model.flush()
-            self._last_success = max([self._last_success, *(model.last_s for model in self._models)])
+            self._last_success = max([self._last_success, *(model.last_s for model in models)])
             if self._last_success:
                 self._gauges[LAST_SUCCESS].set(self._last_success)
-            self._forget_closed()
+            for model in gone:
+                self._tallies.forget(model.tallies)
+                self._models.pop(model, None)
         except OSError:
             logger.warning("metrics could not be written", exc_info=True)
-
-    def _forget_closed(self) -> None:
-        """The models that are gone have handed over their last counts."""
-        for model in self._models:
-            if model.closed:
-                self._tallies.forget(model.tallies)
-        self._models = [model for model in self._models if not model.closed]
 
     def page(self) -> bytes:
         """All metrics of all workers in Prometheus' text format."""

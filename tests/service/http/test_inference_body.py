@@ -28,7 +28,7 @@ JSON = st.recursive(
 
 
 def parse(body: bytes, **headers: str) -> InferRequest:
-    return parse_body(Headers({k.replace("_", "-"): v for k, v in headers.items()}), body, MAX_BYTES, 4)
+    return parse_body(Headers({k.replace("_", "-"): v for k, v in headers.items()}), body, MAX_BYTES, 4)[0]
 
 
 def document(data: Any = None, shape: Any = (1,), datatype: str = "BYTES", **others: Any) -> dict[str, Any]:

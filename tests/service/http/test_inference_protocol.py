@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,19 @@ def test_a_full_gate_refuses_before_the_body_is_read(tiny_root: Path, hold_model
         assert [(await task).status_code for task in (first, second)] == [200, 200]
 
     serve(tiny_root, use, max_queue=2)
+
+
+def test_what_a_packed_body_unpacks_to_is_held(tiny_root: Path) -> None:
+    async def use(client: httpx.AsyncClient, runtime: Runtime) -> None:
+        body = raw(bytes(10**6))
+        packed = {"content": gzip.compress(body["content"]), "headers": {**body["headers"], "content-encoding": "gzip"}}
+        runtime.gate.max_bytes = 10**5
+        assert "as many bytes" in error(await client.post(INFER, **packed), 429)
+        runtime.gate.max_bytes = 2 * 10**6
+        assert "no image" in error(await client.post(INFER, **packed), 415)
+        assert runtime.gate.bytes == 0
+
+    serve(tiny_root, use)
 
 
 def test_while_the_models_load(tiny_root: Path) -> None:

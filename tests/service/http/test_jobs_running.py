@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from service.http import jobs as jobs_module
 from service.inference.session import Session
 from service.jobs.claims import Claim
 from service.jobs.runner import Runner
@@ -31,7 +32,11 @@ def test_a_jobs_model_is_fixed_when_it_is_accepted(tmp_path: Path) -> None:
     serve(tmp_path, use, models="tiny@1,tiny@2")
 
 
-def test_a_job_whose_model_is_gone_after_a_restart_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", ["auto", "2"])
+def test_a_job_whose_model_is_gone_after_a_restart_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    monkeypatch.setattr(jobs_module, "_UNSERVED_S", 0.0)
     publish_tiny(tmp_path / "models", version="1")
     publish_tiny(tmp_path / "models", version="2")
     paths: list[str] = []
@@ -49,7 +54,7 @@ def test_a_job_whose_model_is_gone_after_a_restart_fails(tmp_path: Path) -> None
 
     kept = tmp_path / "jobs"
     serve(tmp_path / "models", first, models="tiny@1,tiny@2", jobs_dir=kept, start=False)
-    serve(tmp_path / "models", second, models="tiny@2", jobs_dir=kept)
+    serve(tmp_path / "models", second, models="tiny@2", jobs_dir=kept, watch_s=0, jobs_width=width)
 
 
 def test_a_job_goes_on_after_a_restart(tiny_root: Path, tmp_path: Path) -> None:

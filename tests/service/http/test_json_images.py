@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from service.errors import BadRequest, TooManyImages
+from service.errors import BadRequest, ImageTooLarge, TooManyImages
 from service.http.bodies import split_images
 from service.http.json_images import unpack
+from service.jobs.inputs import Input
+
+MAX_BYTES = 10**6
 
 
-def unpacked(path: Path, text: bytes, max_images: int = 100) -> list[bytes]:
+def unpacked(path: Path, text: bytes, max_images: int = 100, max_image_bytes: int = MAX_BYTES) -> list[bytes]:
     file = path / "input"
     file.write_bytes(text)
-    contents = unpack(file, max_images)
+    contents = unpack(file, max_images, max_image_bytes)
     data = file.read_bytes()
     assert [image.name for image in contents.images] == [None] * len(contents.images)
     assert sum(image.length for image in contents.images) == len(data), "nothing else is left in the file"
@@ -95,3 +99,25 @@ def test_too_many(tmp_path: Path) -> None:
     assert len(unpacked(tmp_path, text, 4)) == 4
     with pytest.raises(TooManyImages, match="at most 3"):
         unpacked(tmp_path, text, 3)
+
+
+def test_one_far_too_large_is_told_by_its_length_and_never_in_memory(tmp_path: Path) -> None:
+    small, large = b"a small one", bytes(8 * 2**20)
+    file = tmp_path / "input"
+    file.write_bytes(json.dumps({"images": encoded(small, large, small)}).encode())
+    tracemalloc.start()
+    try:
+        contents = unpack(file, 3, MAX_BYTES)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2**20
+    with Input(file, contents, 3, MAX_BYTES) as opened:
+        first, second, third = opened.read(0, 3, 10**9)
+    assert (first, third) == (small, small)
+    assert isinstance(second, ImageTooLarge)
+
+
+def test_the_largest_that_is_taken_may_be_all_escaped(tmp_path: Path) -> None:
+    text = rb'{"images":["' + rb"\/" * 400 + rb'"]}'
+    assert unpacked(tmp_path, text, max_image_bytes=300) == [b"\xff" * 300]

@@ -49,7 +49,9 @@ def received(
 
     counted: list[int] = []
     path.write_bytes(b"\0" * 10_000)  # room was taken for more than comes
-    contents = asyncio.run(receive_images(asked(headers, receive), path, JobSettings(**settings), 60, counted.append))
+    contents = asyncio.run(
+        receive_images(asked(headers, receive), path, JobSettings(**settings), 10**6, 60, counted.append)
+    )
     assert sum(counted) == sum(map(len, chunks))
     return contents
 
@@ -172,7 +174,7 @@ def test_a_large_body_is_not_held_in_memory(tmp_path: Path, kind: str) -> None:
     tracemalloc.start()
     try:
         contents = asyncio.run(
-            receive_images(asked({"content-type": kind}, receive), path, JobSettings(), 60, lambda _: None)
+            receive_images(asked({"content-type": kind}, receive), path, JobSettings(), 10**7, 60, lambda _: None)
         )
         assert tracemalloc.get_traced_memory()[1] < size / 2
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -277,3 +278,23 @@ def test_odd_images_are_the_same_apart(apart: Apart, shared: Path) -> None:
         for name in files.namelist():
             data = files.read(name)
             assert outcome(apart.tensor, data) == outcome(decoder.tensor, data), name
+
+
+def test_a_process_that_cannot_have_its_pipes_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, int]] = []
+    pipe = os.pipe
+
+    def one_pipe() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, "too many open files")
+        made.append(pipe())
+        return made[0]
+
+    alone = Apart(some_settings(), 1)
+    monkeypatch.setattr(os, "pipe", one_pipe)
+    with pytest.raises(InferenceFailed):
+        alone.decode(b"")
+    for descriptor in made[0]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    alone.close()

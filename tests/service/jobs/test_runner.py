@@ -19,6 +19,7 @@ from tests.service.conftest import eventually
 from tests.service.jobs.conftest import Clock, a_job, a_store
 
 Reply = Callable[[bytes], Any]
+UNSERVED_S = 60.0
 IMAGES = [f"image {i}".encode() for i in range(10)]
 
 
@@ -26,6 +27,7 @@ class Fake:
     """Answers an image with its text; counts what it is given and how many at once, and may hold them."""
 
     def __init__(self, reply: Reply | None = None, width: int = 3) -> None:
+        self.models = {("tiny", "1")}
         self.given: list[bytes] = []
         self.at_once = 0
         self.most_at_once = 0
@@ -45,11 +47,13 @@ class Fake:
             self.at_once -= 1
 
     def width(self, job: Job) -> int:
+        if job.model not in self.models:
+            raise UnknownModel("no model 'tiny' is served")
         return self._width
 
 
 def a_runner(store: JobStore, fake: Fake, max_image_bytes: int = 1000, metrics: Metrics | None = None) -> Runner:
-    return Runner(store, fake, max_image_bytes, metrics or Metrics(None))
+    return Runner(store, fake, max_image_bytes, metrics or Metrics(None), UNSERVED_S)
 
 
 def run(store: JobStore, job: Job, reply: Reply | None = None, **options: Any) -> Fake:
@@ -148,14 +152,59 @@ def test_an_image_over_the_limit_fails_alone(store: JobStore) -> None:
     assert [line.get("error", {}).get("code") for line in lines(store, job)] == [None, "image_too_large"]
 
 
-def test_a_model_that_is_gone_fails_the_job_and_keeps_what_there_is(store: JobStore) -> None:
+def test_a_model_that_goes_leaves_the_job_to_others_and_fails_it_where_it_stays_away(
+    store: JobStore, clock: Clock
+) -> None:
     job = a_job(store, IMAGES)
     run(store, job, raising(UnknownModel("no model 'tiny' is served")))
+    left = store.find(job.id)
+    assert (left.state, left.done, left.unserved) == ("queued", 4, None)
+    for passed_s in (0.0, UNSERVED_S - 1):
+        clock.advance(passed_s)
+        assert not unserved(store, job)
+        left = store.find(job.id)
+        assert (left.state, left.crashes) == ("queued", 0)
+    clock.advance(1)
+    assert unserved(store, job)
     found = store.find(job.id)
     assert (found.state, found.done, found.ended) == ("failed", 4, store.now())
     assert found.failure is not None
     assert (found.failure.code, found.failure.message) == ("unknown_model", "no model 'tiny' is served")
     assert [line["index"] for line in lines(store, job)] == [0, 1, 2, 3]
+
+
+def unserved(store: JobStore, job: Job) -> bool:
+    """Whether a worker that does not serve the job's model ends it."""
+
+    async def main() -> bool:
+        fake = Fake()
+        fake.models.clear()
+        return await a_runner(store, fake).run(store.find(job.id))
+
+    return asyncio.run(main())
+
+
+def test_a_job_that_a_worker_took_up_is_unserved_no_more(store: JobStore, clock: Clock) -> None:
+    job = a_job(store, IMAGES)
+    assert not unserved(store, job)
+    assert store.find(job.id).unserved is not None
+    run(store, store.find(job.id), raising(ShuttingDown("bye")))
+    clock.advance(2 * UNSERVED_S)
+    assert not unserved(store, job)
+    run(store, store.find(job.id))
+    assert store.find(job.id).state == "done"
+
+
+def test_a_job_that_is_removed_while_its_model_is_unserved(store: JobStore) -> None:
+    async def main() -> bool:
+        fake = Fake()
+        fake.models.clear()
+        return await a_runner(store, fake).run(job)
+
+    job = a_job(store, IMAGES)
+    store.remove(job.id)
+    assert not asyncio.run(main())
+    assert store.held() == (0, 0)
 
 
 def test_a_fault_of_ours_fails_the_job_and_says_no_more(store: JobStore, caplog: pytest.LogCaptureFixture) -> None:
@@ -205,7 +254,8 @@ def test_whether_a_job_came_to_its_end_is_told(store: JobStore) -> None:
         return await a_runner(store, Fake(reply)).run(a_job(store, IMAGES))
 
     assert asyncio.run(main(None))
-    assert asyncio.run(main(raising(UnknownModel("gone"))))
+    assert asyncio.run(main(raising(StorageFull("full"))))
+    assert not asyncio.run(main(raising(UnknownModel("gone"))))
     assert not asyncio.run(main(raising(ShuttingDown("bye"))))
     assert not asyncio.run(main(raising(NotReady("loading"), IMAGES[0])))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -114,6 +115,25 @@ def test_two_workers_never_run_one_job_twice(store: JobStore) -> None:
     run(main)
     for job in jobs:
         assert [line["index"] for line in lines(store, job)] == list(range(10))
+
+
+def test_a_job_whose_version_this_worker_lacks_is_another_workers(store: JobStore) -> None:
+    async def main() -> None:
+        old = Worker(store, poll_s=0.001)
+        await eventually(ended(store, behind), "jobs behind it go on")
+        await eventually(lambda: store.find(job.id).unserved is not None)
+        looks = old.looks
+        await eventually(lambda: old.looks > looks + 3)
+        assert store.find(job.id).state == "queued"
+        new = Worker(store, poll_s=0.001)
+        new.fake.models.add(job.model)
+        await eventually(ended(store, job))
+        await asyncio.gather(old.scheduler.stop(), new.scheduler.stop())
+        assert (old.fake.given, sorted(new.fake.given)) == ([b"behind"], sorted(IMAGES))
+
+    job = a_job(store, IMAGES, model=("tiny", "2"))
+    behind = a_job(store, [b"behind"], created=job.created + timedelta(seconds=1))
+    run(main)
 
 
 def test_a_claimed_job_is_left_alone_until_it_is_free(store: JobStore) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.metrics import STAGES, Metrics
 from service.metrics.definitions import DEFINITIONS
+from service.metrics.model import ModelMetrics
 from service.metrics.reference import reference
+from service.metrics.tally import Tally
 
 # What a model that is gone leaves.
 COUNTS = ("resnet_images", "resnet_batch_images", "resnet_prediction")
@@ -240,7 +243,7 @@ def test_a_model_that_is_gone_has_its_counts_and_no_gauges() -> None:
         assert not {name for name in of_gone if not name.startswith(COUNTS)}
         assert page.count("resnet_model_info{") == page.count("resnet_model_load_seconds{") == 1
     assert samples(metrics.page())["resnet_last_success_timestamp_seconds", ()] > 0
-    assert metrics._models == [made["2"]], "what is gone is looked at for ever"
+    assert [*metrics._models] == [made["2"]], "what is gone is looked at for ever"
 
 
 def test_a_model_that_comes_back_is_shown_again() -> None:
@@ -251,3 +254,34 @@ def test_a_model_that_comes_back_is_shown_again() -> None:
         )
     (info,) = [line for line in metrics.page().decode().splitlines() if line.startswith("resnet_model_info{")]
     assert 'provider="openvino"' in info
+
+
+class _Going(ModelMetrics):
+    """A model that is gone; whenever that is asked for, another comes, as of the event loop beside the page."""
+
+    def __init__(self, come: Callable[[], ModelMetrics]) -> None:
+        self._come = come
+        self.came: list[ModelMetrics] = []
+        self.last_s = 0.0
+
+    @property
+    def closed(self) -> bool:  # type: ignore[override]
+        self.came.append(self._come())
+        return True
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        return ()
+
+    def flush(self) -> None:
+        pass
+
+
+def test_a_model_that_comes_while_a_page_is_made_is_not_lost() -> None:
+    metrics = Metrics(None)
+    going = _Going(lambda: metrics.for_model("tiny", "1"))
+    metrics._models[going] = None
+    kept = metrics.for_model("tiny", "0")
+    metrics.page()
+    assert going.came
+    assert [*metrics._models] == [kept, *going.came]
