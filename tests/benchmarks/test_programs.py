@@ -151,7 +151,6 @@ def test_replicas_in_short(tmp_path: Path) -> None:
     assert "The service beside its prediction" in printed
     data = json.loads((tmp_path / "replicas.json").read_text())["data"]
     assert [one["workers"] for one in data["check"]] == [1, 1, 2, 2]
-    assert data["bearable"] >= 0  # on a slow machine no traffic has such a p99
 
 
 @pytest.mark.slow
