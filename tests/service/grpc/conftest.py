@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,17 +39,19 @@ class Client:
             return error.code(), error.details() or ""
         raise AssertionError("the call was answered")
 
-    def unfinished(self, method: str) -> Any:
-        """A call whose request has not come."""
-        return self._channel.stream_unary(f"/{SERVICE}/{method}")()
+    async def unfinished(self, method: str) -> bytes:
+        """The answer to a call whose request has not come."""
+        async with asyncio.timeout(30):
+            answer: bytes = await self._channel.stream_unary(f"/{SERVICE}/{method}")()
+        return answer
 
-    def stream(self, metadata: Sequence[tuple[str, str]] = ()) -> Any:
+    def stream(self, metadata: Sequence[tuple[str, str]] = (), timeout: float | None = 30) -> Any:
         made = self._channel.stream_stream(
             f"/{SERVICE}/ModelStreamInfer",
             request_serializer=pb.ModelInferRequest.SerializeToString,
             response_deserializer=pb.ModelStreamInferResponse.FromString,
         )
-        return made(timeout=30, metadata=metadata)
+        return made(timeout=timeout, metadata=metadata)
 
 
 def infer_request(*images: bytes, **fields: Any) -> pb.ModelInferRequest:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -269,15 +268,30 @@ def test_an_idle_stream_gives_its_place_back(tiny_root: Path) -> None:
 
 def test_a_stream_whose_answers_nobody_takes_gives_its_place_back(tiny_root: Path) -> None:
     async def use(client: Client, _: Runtime) -> None:
-        first = client.stream()
-        with suppress(grpc.aio.AioRpcError):
+        first = client.stream(timeout=None)
+
+        async def send() -> None:
             while True:  # each answer brings the id back
                 await first.write(infer_request(id="x" * 2**18))
-        second = client.stream()
-        await second.write(infer_request(a_png()))
-        assert (await second.read()).infer_response.model_name == "tiny"
-        for stream in (first, second):
-            stream.cancel()
+
+        async def has_place() -> bool:
+            stream = client.stream()
+            try:
+                await stream.write(infer_request(a_png()))
+                return bool((await stream.read()).infer_response.model_name)
+            except grpc.aio.AioRpcError:
+                return False
+            finally:
+                stream.cancel()
+
+        await first.write(infer_request(id="first"))
+        await first.read()
+        sending = asyncio.create_task(send())
+        async with asyncio.timeout(30):
+            while not await has_place():
+                assert not first.done()
+        first.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
     serve(tiny_root, use, max_queue=1, keep_alive_s=0.5)
 
