@@ -18,7 +18,6 @@ from service.bulk.planning import BulkError
 from service.bulk.scorer import Scorer, find_model
 from service.config import Settings
 from service.process.cpus import available_cpus
-from service.process.memory import settle
 from service.process.workers import CORES_PER_WORKER
 
 _OBJECT_STORE_BYTES: Final = 256 * 2**20
@@ -37,7 +36,6 @@ class PartScorer:
         self._scorer = Scorer(settings, stored, run.top_k, run.embed, cores)
         self._conveyor = Conveyor(self._scorer)
         self._columns = schema(run, self._scorer)
-        settle()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, int]:
         """How many images the part has, and how many of them failed, once its file is there."""

@@ -17,7 +17,6 @@ from service.bulk.planning import Asked, BulkError, plan
 from service.bulk.progress import Told
 from service.bulk.scorer import Scorer, find_model
 from service.commands.options import settings_with, store_option
-from service.process.memory import settle
 
 if TYPE_CHECKING:
     from service.bulk.output import Output
@@ -111,7 +110,6 @@ def bulk(
             from service.bulk import local
 
             score = partial(local.run, run, out, scorer)
-            settle()
         progress = stack.enter_context(Told(everything, before, told))
         score(progress)
     if gone := out.pending_numbers():

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -26,13 +25,14 @@ from service.errors import (
 )
 from service.grpc import messages
 from service.grpc import open_inference_pb2 as pb
+from service.grpc.calls import Call, Context, Metadata
 from service.grpc.statuses import code_of, status_code
 from service.http.keys import holder_of
 from service.inference.pipeline import Pipeline
 from service.inference_protocol import metadata
 from service.inference_protocol.inference import infer
 from service.logs.request_log import plain_id
-from service.logs.stages import CURRENT, Stages
+from service.logs.stages import CURRENT
 from service.runtime import Runtime
 from service.tracing import Traced
 
@@ -50,45 +50,6 @@ _CLOCKS_DIFFER_S: Final = 0.1
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
-
-
-Metadata = Sequence[tuple[str, str | bytes]]
-
-
-class Context(Protocol):
-    """What is used of ``grpc.aio.ServicerContext``, which has no types."""
-
-    async def read(self) -> object: ...
-
-    async def write(self, message: bytes) -> None: ...
-
-    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn: ...
-
-    def time_remaining(self) -> float | None: ...
-
-    def invocation_metadata(self) -> Metadata | None: ...
-
-
-@dataclass(slots=True)
-class _Call:
-    """One request on its way: the model for the metrics, ``deadline`` on the event loop's clock.
-
-    request_id -- the client's, who may send anything.
-    """
-
-    method: str
-    metadata: Metadata
-    deadline: float
-    model: str = ""
-    version: str = ""
-    request_id: str = ""
-    stages: Stages = field(default_factory=Stages)
-    holder: Holder | None = None
-
-    @property
-    def route(self) -> str:
-        """As metrics and logs call it."""
-        return f"grpc/{self.method}"
 
 
 class Methods:
@@ -113,7 +74,7 @@ class Methods:
         Those of one request take a stream of one, which is the same on the wire: else gRPC would read it before it
         calls us, and so before the key, the deadline and the gate.
         """
-        unary: dict[str, Callable[[_Call, Context], Awaitable[Message]]] = {
+        unary: dict[str, Callable[[Call, Context], Awaitable[Message]]] = {
             "ServerLive": self._server_live,
             "ServerReady": self._server_ready,
             "ModelReady": self._model_ready,
@@ -131,16 +92,16 @@ class Methods:
 
     # The requests of the next three are empty: nobody waits for them.
 
-    async def _server_live(self, call: _Call, context: Context) -> Message:
+    async def _server_live(self, call: Call, context: Context) -> Message:
         return pb.ServerLiveResponse(live=True)
 
-    async def _server_ready(self, call: _Call, context: Context) -> Message:
+    async def _server_ready(self, call: Call, context: Context) -> Message:
         return pb.ServerReadyResponse(ready=self._runtime.unready is None)
 
-    async def _server_metadata(self, call: _Call, context: Context) -> Message:
+    async def _server_metadata(self, call: Call, context: Context) -> Message:
         return messages.server_metadata(metadata.SERVER)
 
-    async def _model_ready(self, call: _Call, context: Context) -> Message:
+    async def _model_ready(self, call: Call, context: Context) -> Message:
         request = await self._read(pb.ModelReadyRequest, context)
         try:
             with self._use(call, request.name, request.version):
@@ -148,12 +109,12 @@ class Methods:
         except (NotReady, ShuttingDown):
             return pb.ModelReadyResponse(ready=False)
 
-    async def _model_metadata(self, call: _Call, context: Context) -> Message:
+    async def _model_metadata(self, call: Call, context: Context) -> Message:
         request = await self._read(pb.ModelMetadataRequest, context)
         with self._use(call, request.name, request.version) as pipeline:
             return messages.model_metadata(metadata.model_metadata(self._runtime, pipeline))
 
-    def _use(self, call: _Call, name: str, version: str) -> AbstractContextManager[Pipeline]:
+    def _use(self, call: Call, name: str, version: str) -> AbstractContextManager[Pipeline]:
         return self._runtime.use_for(call, name, version or None)
 
     async def _read(self, kind: type[M], context: Context) -> M:
@@ -166,7 +127,7 @@ class Methods:
         return data
 
     def _unary(
-        self, name: str, do: Callable[[_Call, Context], Awaitable[Message]]
+        self, name: str, do: Callable[[Call, Context], Awaitable[Message]]
     ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[bytes]]:
         async def method(_: AsyncIterator[bytes], context: Context) -> bytes:
             async with self._answered(name, context) as call:
@@ -175,7 +136,7 @@ class Methods:
 
         return method
 
-    async def _model_infer(self, call: _Call, context: Context) -> Message:
+    async def _model_infer(self, call: Call, context: Context) -> Message:
         with self._runtime.gate.admit(call.holder) as ticket:
             began_s = perf_counter()
             data = await self._request(context)
@@ -184,7 +145,7 @@ class Methods:
             ticket.hold(len(data))
             return await self._infer(call, data, ticket.extend)
 
-    async def _infer(self, call: _Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
+    async def _infer(self, call: Call, data: bytes, room_for: Callable[[int], None]) -> pb.ModelInferResponse:
         self._runtime.metrics.received(len(data))
         call.stages.received_bytes = len(data)
         most = self._limits.images_per_request
@@ -256,13 +217,13 @@ class Methods:
         values = {name: value for name, value in sent if isinstance(value, str)}
         return holder_of(self._keys, values.get)
 
-    def _call(self, method: str, context: Context, remaining_s: float | None) -> _Call:
+    def _call(self, method: str, context: Context, remaining_s: float | None) -> Call:
         """A call's deadline is the sooner of the client's and the service's."""
         left_s = self._limits.deadline_s if remaining_s is None else min(self._limits.deadline_s, remaining_s)
-        return _Call(method, context.invocation_metadata() or (), asyncio.get_running_loop().time() + left_s)
+        return Call(method, context.invocation_metadata() or (), asyncio.get_running_loop().time() + left_s)
 
     @asynccontextmanager
-    async def _answered(self, method: str, context: Context) -> AsyncIterator[_Call]:
+    async def _answered(self, method: str, context: Context) -> AsyncIterator[Call]:
         """What happens in the block is the call; what is raised there becomes its status."""
         call = self._call(method, context, context.time_remaining())
         try:
@@ -272,14 +233,14 @@ class Methods:
             await context.abort(status_code(error), error.message)
 
     @asynccontextmanager
-    async def _settled(self, call: _Call) -> AsyncIterator[None]:
+    async def _settled(self, call: Call) -> AsyncIterator[None]:
         """Keeps the deadline, counts the call, and makes every failure one of ours."""
         with self._runtime.tracing.rpc(SERVICE, call.method, call.metadata) as traced:
             async with self._counted(call, traced):
                 yield
 
     @asynccontextmanager
-    async def _counted(self, call: _Call, traced: Traced) -> AsyncIterator[None]:
+    async def _counted(self, call: Call, traced: Traced) -> AsyncIterator[None]:
         began = perf_counter()
         status, code = CLIENT_GONE, "client_gone"
         CURRENT.set(call.stages)
