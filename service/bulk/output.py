@@ -155,13 +155,16 @@ class Output:
         path = self._path(_part_name(number))
         if not self._files.exists(path):
             return None
-        with self._files.open(path) as file:
-            errors = pyarrow.parquet.read_table(file, columns=["error"])["error"]
+        errors = self._column(path, "error")
         return {"images": len(errors), "failed": len(errors) - errors.null_count}
 
     def _plan_column(self, name: str) -> list[int]:
-        with self._files.open(self._path(_PLAN)) as file:
-            return cast("list[int]", pyarrow.parquet.read_table(file, columns=[name])[name].to_pylist())
+        return cast("list[int]", self._column(self._path(_PLAN), name).to_pylist())
+
+    def _column(self, path: str, name: str) -> pyarrow.ChunkedArray:
+        """Read in this thread: one of Arrow's that still holds a file of Python's when the program ends, aborts it."""
+        with self._files.open(path) as file, pyarrow.parquet.ParquetFile(file, pre_buffer=False) as table:
+            return table.read(columns=[name], use_threads=False)[name]
 
     def finished(self) -> set[int]:
         """Numbers of the finished parts."""
