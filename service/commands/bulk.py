@@ -84,7 +84,8 @@ def bulk(
     asked = Asked(inputs, column, key_column, part_images)
     out = Output(output)
     with ExitStack() as stack:
-        scorer = stack.enter_context(closing(Scorer(settings, stored, min(top_k, manifest.outputs.classes), embed)))
+        top_k = min(top_k, manifest.outputs.classes)
+        scorer = stack.enter_context(closing(Scorer(settings, stored, top_k, embed)))
         run = Run(
             inputs=inputs,
             column=column,
@@ -94,7 +95,7 @@ def bulk(
             sha256=scorer.sha256,
             precision=scorer.precision,
             provider=scorer.provider,
-            top_k=min(top_k, manifest.outputs.classes),
+            top_k=top_k,
             embed=embed,
             part_images=part_images,
         )

@@ -32,6 +32,15 @@ class Told(Scorer):
         return [Row(key, data if isinstance(data, BadEntry) else None) for key, data in images]
 
 
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Those that were opened."""
+    found: list[Any] = []
+    original: Callable[[str], Any] = parts.opened
+    monkeypatch.setattr(parts, "opened", lambda url: found.append(original(url)) or found[-1])
+    return found
+
+
 def test_a_few_batches_are_held_only() -> None:
     taken = 0
 
@@ -78,16 +87,11 @@ def test_paths_that_lead_nowhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("entries", [1, 3, 8, 30])
-def test_an_archive_is_open_until_its_last_entry_is_read(
-    entries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_is_open_until_its_last_entry_is_read(entries: int, tmp_path: Path, files: list[Any]) -> None:
     """Entries are named ahead of being read: the last is named before most are."""
     with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         for number in range(entries):
             archive.writestr(f"{number}.jpg", b"image")
-    files = []
-    original: Callable[[str], Any] = parts.opened
-    monkeypatch.setattr(parts, "opened", lambda url: files.append(original(url)) or files[-1])
     works = [Zipped(source=str(tmp_path / "photos.zip"), entries=tuple(range(entries))) for _ in range(2)]
     with Conveyor(Told()) as conveyor:
         rows = [row for _, row in conveyor.run((None, item) for work in works for item in work.items(100))]
@@ -96,11 +100,8 @@ def test_an_archive_is_open_until_its_last_entry_is_read(
     assert [file.closed for file in files] == [True, True]
 
 
-def test_an_archive_that_is_none_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_archive_that_is_none_is_closed(tmp_path: Path, files: list[Any]) -> None:
     (tmp_path / "a.zip").write_bytes(b"no archive")
-    files = []
-    original: Callable[[str], Any] = parts.opened
-    monkeypatch.setattr(parts, "opened", lambda url: files.append(original(url)) or files[-1])
     with pytest.raises(zipfile.BadZipFile):
         list(Zipped(source=str(tmp_path / "a.zip"), entries=(0,)).items(100))
     assert files[0].closed

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model_store.manifest import JpegScaling, Preprocessing
-from model_store.reports import Gate
+from model_store.manifest import Preprocessing
 from service.images.decode import Decoder
 from service.settings import DecodeSettings, ImageFormat
+from tests.model_store.pictures import scaling
 
 ALL_FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
 
@@ -57,14 +57,4 @@ def a_spec(side: int = 16, resize: int = 20) -> Preprocessing:
 
 def a_scaling_spec(side: int = 16, resize: int = 20) -> Preprocessing:
     """As ``a_spec``, with JPEGs decoded smaller."""
-    gate = Gate(
-        rule="agreement",
-        passed=True,
-        images=1,
-        image_source="made up",
-        top1_agreement=1.0,
-        max_accuracy_drop=0.0,
-        min_agreement=0.995,
-        max_absolute_error=0.0,
-    )
-    return a_spec(side, resize).model_copy(update={"jpeg_scaling": JpegScaling(margin=2, gate=gate)})
+    return scaling(a_spec(side, resize), 2)
