@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +34,21 @@ def settings_of(options: argparse.Namespace) -> dict[str, str]:
         "provider": options.provider,
     }
     settings = {variable(field): value for field, value in given.items() if value is not None}
-    for text in options.set:
+    try:
+        return settings | assigned(options.set)
+    except ValueError as error:
+        raise SystemExit(f"--set {error}") from error
+
+
+def assigned(texts: Iterable[str]) -> dict[str, str]:
+    """What ``RESNET_NAME=VALUE`` each say; ``ValueError`` where one is no such text."""
+    found = {}
+    for text in texts:
         name, equals, value = text.partition("=")
-        if not equals:
-            raise SystemExit(f"--set {text}: write RESNET_NAME=VALUE")
-        settings[name] = value
-    return settings
+        if not (equals and name.startswith("RESNET_")):
+            raise ValueError(f"{text}: write RESNET_NAME=VALUE")
+        found[name] = value
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import click
 
 from benchmarks.report import Report, Target, figure
 from benchmarks.server import SERVICE, Server, prepared
+from benchmarks.subject import assigned
 
 KEPT, BROKEN = 0, 1
 """Exit statuses."""
@@ -92,15 +93,7 @@ def program(run: Callable[..., Report]) -> click.Command:
 
 
 def _settings(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
-    return settings_of(given)
-
-
-def settings_of(given: tuple[str, ...]) -> dict[str, str]:
-    """The settings that ``--set`` named."""
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (equals and name.startswith("RESNET_")):
-            raise click.BadParameter(f"{text}: write RESNET_NAME=VALUE")
-        found[name] = value
-    return found
+    try:
+        return assigned(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error

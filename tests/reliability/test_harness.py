@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import click
 import pytest
+from click.testing import CliRunner
 
 from benchmarks.report import Report, Target
-from tests.reliability.harness import broken, conclude, settings_of
+from tests.reliability.harness import broken, conclude, program
 
 
 def report(*measured: float | None) -> Report:
@@ -31,8 +31,18 @@ def test_what_is_broken_is_named() -> None:
     assert broken(report(1.0, 0.5, None)) == ["promise 1", "promise 2"]
 
 
-def test_settings_are_named_and_set() -> None:
-    assert settings_of(("RESNET_SLOTS=1", "RESNET_MODELS=a=b")) == {"RESNET_SLOTS": "1", "RESNET_MODELS": "a=b"}
-    for wrong in ("RESNET_SLOTS", "SLOTS=1"):
-        with pytest.raises(click.BadParameter, match="RESNET_NAME=VALUE"):
-            settings_of((wrong,))
+@pytest.mark.parametrize("wrong", ["RESNET_SLOTS", "SLOTS=1"])
+def test_settings_are_named_and_set(wrong: str) -> None:
+    given: list[dict[str, str]] = []
+
+    def run(settings: dict[str, str]) -> Report:
+        given.append(settings)
+        return report(1.0)
+
+    command = program(run)
+    right = ["--set", "RESNET_SLOTS=1", "--set", "RESNET_MODELS=a=b"]
+    assert CliRunner().invoke(command, right).exit_code == 0
+    assert given == [{"RESNET_SLOTS": "1", "RESNET_MODELS": "a=b"}]
+    refused = CliRunner().invoke(command, ["--set", wrong])
+    assert refused.exit_code == 2
+    assert f"{wrong}: write RESNET_NAME=VALUE" in refused.output
