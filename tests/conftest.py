@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.cifar import EVERY, LabelledImages, images_of
+
 # Without a deadline, as the machine may be busy; the same examples every time. More: --hypothesis-profile=explore.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("default", max_examples=60, derandomize=True, **_COMMON)
@@ -21,3 +23,19 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"{folder.name}/data is not beside the repository")
     return folder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all-images", action="store_true", help=f"measure accuracy on all test images, not on every {EVERY}th"
+    )
+
+
+@pytest.fixture(scope="session")
+def cifar_test(
+    shared: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> LabelledImages:
+    """CIFAR-10's test images; with ``--all-images`` all of them."""
+    archive = shared / "data" / "cifar10-test.zip"
+    part = tmp_path_factory.mktemp("cifar") / archive.name
+    return images_of(archive, part, whole=request.config.getoption("--all-images"))

@@ -107,6 +107,8 @@ def bulk(
         if engine == "ray":
             from service.bulk import cluster
 
+            stack.close()
+            del scorer  # its actors have their own: this one takes memory and cores from them
             score = partial(cluster.run, run, out, settings, ray_address)
         else:
             from service.bulk import local

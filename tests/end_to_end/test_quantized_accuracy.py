@@ -1,11 +1,13 @@
-"""int8, fp16 and bf16 on real data: within 0.5 points of fp32 on all 10,000 test images of CIFAR-10."""
+"""int8, fp16 and bf16 on real data: within 0.5 points of fp32 on the test images of CIFAR-10."""
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -20,15 +22,11 @@ from model_store.manifest import Gate, Variant
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 from service.providers import Share, open_session
+from tests.cifar import AUTHORS, LabelledImages
 from tests.end_to_end.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
-CHECKPOINTS = {
-    "resnet20": "resnet20-12fca82f.th",
-    "resnet32": "resnet32-d509ac18.th",
-    "resnet56": "resnet56-4bfd9763.th",
-}
 EMBEDDED = "cifar10-resnet16"
 
 
@@ -40,16 +38,24 @@ def program(*words: object) -> None:
 def store(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shared checkpoints, exported, and the embedded model."""
     root = tmp_path_factory.mktemp("models")
-    for name, file in CHECKPOINTS.items():
-        program(shared / "checkpoints" / file, "--arch", f"cifar_{name}", "--name", name, "--store", root)
+    for name, checkpoint in AUTHORS.items():
+        program(shared / "checkpoints" / checkpoint.file, "--arch", f"cifar_{name}", "--name", name, "--store", root)
     embedded = ModelStore(EMBEDDED_MODELS).resolve(EMBEDDED)
     shutil.copytree(embedded.folder, root / EMBEDDED / embedded.manifest.version)
     return root
 
 
-def quantized(store: Path, shared: Path, name: str, *options: str) -> tuple[StoredModel, Variant, Gate]:
-    data = shared / "data"
-    images = ("--calibrate", data / "cifar10-train.zip", "--validate", data / "cifar10-test.zip")
+Quantized = tuple[StoredModel, Variant, Gate]
+
+
+@pytest.fixture
+def quantized(store: Path, shared: Path, cifar_test: LabelledImages) -> Callable[..., Quantized]:
+    """Quantizes a model of the store, and prints what came of it."""
+    train = shared / "data" / "cifar10-train.zip"
+    return functools.partial(_quantized, store, ("--calibrate", train, "--validate", cifar_test.path))
+
+
+def _quantized(store: Path, images: tuple[object, ...], name: str, *options: str) -> Quantized:
     began = perf_counter()
     first = ModelStore(store).versions(name)[0]
     program("quantize", f"{name}@{first}", "--store", store, *images, *options)
@@ -70,12 +76,14 @@ def quantized(store: Path, shared: Path, name: str, *options: str) -> tuple[Stor
     return stored, variant, variant.gate
 
 
-@pytest.mark.parametrize("name", [*CHECKPOINTS, EMBEDDED])
-def test_int8_is_within_half_a_point_of_fp32(store: Path, shared: Path, name: str) -> None:
+@pytest.mark.parametrize("name", [*AUTHORS, EMBEDDED])
+def test_int8_is_within_half_a_point_of_fp32(
+    quantized: Callable[..., Quantized], cifar_test: LabelledImages, name: str
+) -> None:
     """By the defaults, and with every layer quantized: nothing had to fall back."""
-    stored, variant, gate = quantized(store, shared, name)
+    stored, variant, gate = quantized(name)
     stored.verify()
-    assert (variant.precision, variant.gated, gate.rule, gate.images) == ("int8", True, "accuracy", 10_000)
+    assert (variant.precision, variant.gated, gate.rule, gate.images) == ("int8", True, "accuracy", cifar_test.count)
     assert gate.accuracy is not None
     assert gate.baseline_accuracy is not None
     assert gate.accuracy >= gate.baseline_accuracy - 0.005
@@ -87,27 +95,31 @@ def test_int8_is_within_half_a_point_of_fp32(store: Path, shared: Path, name: st
     assert variant.bytes < 0.4 * fp32.bytes
 
 
-def test_fp16_answers_as_fp32_does(store: Path, shared: Path) -> None:
-    _, variant, gate = quantized(store, shared, "resnet20", "--precision", "fp16")
+def test_fp16_answers_as_fp32_does(quantized: Callable[..., Quantized]) -> None:
+    _, variant, gate = quantized("resnet20", "--precision", "fp16")
     assert (variant.precision, variant.gated) == ("fp16", True)
     assert gate.top1_agreement >= 0.999
 
 
-def test_bf16_run_by_openvino_passes_the_same_gate(store: Path, shared: Path) -> None:
+def test_bf16_run_by_openvino_passes_the_same_gate(
+    quantized: Callable[..., Quantized], cifar_test: LabelledImages
+) -> None:
     """The same fp32 file."""
     pytest.importorskip("onnxruntime_ep_openvino")
     if not cpu_features().bf16:
         pytest.skip("this CPU has no bf16")
-    stored, variant, gate = quantized(store, shared, EMBEDDED, "--precision", "bf16")
+    stored, variant, gate = quantized(EMBEDDED, "--precision", "bf16")
     assert (variant.precision, variant.gated, gate.provider) == ("bf16", True, "openvino")
-    assert (variant.file, gate.images) == (stored.variant("fp32").file, 10_000)
+    assert (variant.file, gate.images) == (stored.variant("fp32").file, cifar_test.count)
     assert gate.top1_agreement < 1  # it is no fp32
 
 
-def test_int8_on_openvino_answers_as_on_the_cpu_provider(store: Path, shared: Path) -> None:
+def test_int8_on_openvino_answers_as_on_the_cpu_provider(
+    quantized: Callable[..., Quantized], cifar_test: LabelledImages
+) -> None:
     """The gate ran on ONNX Runtime's CPU provider; its figures hold where int8 is served, float parts in fp32."""
-    stored, variant, gate = quantized(store, shared, EMBEDDED, "--method", "minmax")
-    images = real_images(shared / "data" / "cifar10-test.zip", stored.manifest.preprocessing, stored.labels())
+    stored, variant, gate = quantized(EMBEDDED, "--method", "minmax")
+    images = real_images(cifar_test.path, stored.manifest.preprocessing, stored.labels())
     opened = open_session(stored.path(variant), "openvino", Share(1))
 
     def served(pixels: np.ndarray) -> np.ndarray:

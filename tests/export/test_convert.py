@@ -28,6 +28,7 @@ from export.preprocessing import IMAGENET_MEAN, IMAGENET_STD, InputOptions
 from model_store.manifest import Preprocessing
 from model_store.store import ModelStore, StoreError
 from model_store.stored_model import StoredModel
+from tests.cifar import AUTHORS, LabelledImages
 
 from .origin_files import hugging_face_folder, lightning_checkpoint, onnx_file, save, timm_folder, torch_export_archive
 
@@ -306,24 +307,21 @@ def test_interruption_leaves_nothing(request_: Request, console: Console, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "arch", "accuracy"),
-    [("resnet20-12fca82f.th", "cifar_resnet20", 0.8103), ("resnet32-d509ac18.th", "cifar_resnet32", 0.8256)],
-)
+@pytest.mark.parametrize("name", ["resnet20", "resnet32"])
 def test_accuracy_is_that_of_the_authors_code(
-    shared: Path, tmp_path: Path, console: Console, file: str, arch: str, accuracy: float
+    shared: Path, cifar_test: LabelledImages, tmp_path: Path, console: Console, name: str
 ) -> None:
     request = Request(
-        checkpoint=shared / "checkpoints" / file,
+        checkpoint=shared / "checkpoints" / AUTHORS[name].file,
         name="cifar",
         store=tmp_path,
-        arch=arch,
-        verify_images=shared / "data" / "cifar10-test.zip",
+        arch=f"cifar_{name}",
+        verify_images=cifar_test.path,
     )
     parity = convert(request, console).manifest.variants[0].parity
-    assert parity.images == 10_000
+    assert parity.images == cifar_test.count
     assert parity.top1_agreement == 1.0
     assert parity.accuracy
-    assert parity.accuracy.exported == pytest.approx(accuracy, abs=2e-4)
-    assert parity.accuracy.pytorch == pytest.approx(accuracy, abs=2e-4)
+    assert parity.accuracy.exported == pytest.approx(AUTHORS[name].accuracy(cifar_test), abs=2e-4)
+    assert parity.accuracy.pytorch == pytest.approx(AUTHORS[name].accuracy(cifar_test), abs=2e-4)
     assert len(parity.accuracy.by_class) == 10
