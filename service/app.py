@@ -74,6 +74,9 @@ logger = logging.getLogger(__name__)
 log_format.install(settings.logs.log_format)
 
 workers = Workers(settings.server.run_dir, worker_count(settings.server.workers))
+if workers.count > 1:
+    # Read by libuv when it listens: a worker that took one connection lets another take the next, or it takes all.
+    os.environ["UV_TCP_SINGLE_ACCEPT"] = "1"
 try:
     runtime = Runtime(settings, Metrics(settings.server.run_dir), workers)
 except ConfigError as error:

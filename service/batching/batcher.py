@@ -17,6 +17,7 @@ from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from service.batching.company import Company
 from service.batching.forming import Forming, Load, Wait, next_batch
 from service.batching.slots import Slots
 from service.errors import DeadlineExceeded, InferenceFailed, ServiceError, ShuttingDown
@@ -46,8 +47,8 @@ class _Item(Generic[T, R]):
 class Batcher(Generic[T, R]):
     """Batches for one model. ``run`` maps a batch's payloads to as many results, in a slot's thread.
 
-    Its second argument says whether this batch has the machine to itself: one
-    image, with nothing else running or waiting.
+    Its second argument says whether this batch may have the machine to itself:
+    one image, with nothing else running or waiting, and seldom so of late.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Batcher(Generic[T, R]):
         self._queue: deque[_Item[T, R]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._computing = 0
+        self._company = Company()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -98,6 +100,7 @@ class Batcher(Generic[T, R]):
         if self._closed:
             raise ShuttingDown("the service is shutting down")
         item: _Item[T, R] = _Item(payload, self._loop.create_future(), deadline, time.perf_counter())
+        self._company.came(others=bool(self._queue) or self._slots.free < self._slots.count)
         self._queue.append(item)
         return item
 
@@ -191,7 +194,7 @@ class Batcher(Generic[T, R]):
         return found
 
     def _execute(self, batch: list[_Item[T, R]]) -> None:
-        alone = len(batch) == 1 and not self._queue and self._slots.free == self._slots.count - 1
+        alone = len(batch) == 1 and not self._queue and self._slots.free == self._slots.count - 1 and self._company.rare
         self._computing += len(batch)
         began_s = time.perf_counter()
         payloads = [item.payload for item in batch]

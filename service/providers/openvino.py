@@ -7,6 +7,7 @@ What they mean: https://docs.openvino.ai/2025/openvino-workflow/running-inferenc
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import onnxruntime as ort
@@ -46,6 +47,9 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
         "NUM_STREAMS": str(slots),
         "INFERENCE_NUM_THREADS": str(slots * share.threads("openvino")),
     }
+    if share.cpus < len(os.sched_getaffinity(0)):
+        # It would keep its threads to the first cores, where those of other workers and containers are, too.
+        config["ENABLE_CPU_PINNING"] = "NO"
     if options.cache_dir is not None:
         config["CACHE_DIR"] = str(private_folder(options.cache_dir, "openvino"))
     session = session_options(1)

@@ -41,6 +41,9 @@ def test_alive_ready_and_an_index(client: httpx.Client) -> None:
 
 def test_metrics_are_right_across_workers(serve: Serve) -> None:
     with serve(workers=2) as server:
+        # Each lets the other take the next connection; libuv would have one of them take all that wait.
+        workers = psutil.Process(server.process.pid).children(recursive=True)
+        assert [worker.environ().get("UV_TCP_SINGLE_ACCEPT") for worker in workers] == ["1", "1"]
         # A connection each, so that both workers have some.
         for seed in range(20):
             assert httpx.post(f"{server.url}/v1/classify", content=picture(seed)).status_code == 200

@@ -107,6 +107,32 @@ def test_only_an_image_without_company_is_alone() -> None:
     run(test)
 
 
+def test_where_images_meet_often_none_is_alone() -> None:
+    """The next one would come while all cores compute this one."""
+
+    async def test() -> None:
+        slots = ManualSlots(2)
+        seen: list[bool] = []
+        batcher = Batcher(lambda batch, alone: (seen.append(alone), batch)[1], slots, Forming(8), Observer())
+        for _ in range(10):
+            pair = [start(batcher, 0), start(batcher, 1)]
+            await turns()
+            slots.finish()
+            slots.finish()
+            await asyncio.gather(*pair)
+        seen.clear()
+        for _ in range(20):
+            one = start(batcher, 2)
+            await turns()
+            slots.finish()
+            await one
+        assert not seen[0]
+        assert seen[-1]
+        slots.close()
+
+    run(test)
+
+
 def test_images_submitted_together_are_shared_by_the_slots() -> None:
     async def test() -> None:
         slots = ManualSlots(2)

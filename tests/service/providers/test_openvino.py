@@ -36,6 +36,16 @@ def test_a_stream_a_slot_and_all_threads_among_them(
     assert [(d.ep_name, d.device.type) for d in fake.sessions[-1].options.devices] == [("OpenVINO", "cpu")]
 
 
+@pytest.mark.parametrize(("cpus", "kept"), [(2, None), (1, "NO")])
+def test_threads_are_kept_to_cores_only_where_all_are_its_own(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, cpus: int, kept: str | None
+) -> None:
+    """Two workers would both be kept to the first cores; so would containers with a quota of a large machine."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {4, 5})
+    open_session(MODEL, "openvino", Share(cpus))
+    assert config_of(fake).get("ENABLE_CPU_PINNING") == kept
+
+
 @pytest.mark.parametrize(("precision", "hint"), [("fp32", "f32"), ("int8", "f32"), ("fp16", "f32"), ("bf16", "bf16")])
 def test_floats_are_fp32_unless_bf16_is_asked_for(fake: FakeRuntime, precision: Arithmetic, hint: str) -> None:
     open_session(lambda _: (MODEL, precision), "openvino", Share(2))
