@@ -28,7 +28,7 @@ BENCH_OPTIONS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: help serve test test-slow test-reliability test-container system-tools container-tools lint format bench install \
+.PHONY: help serve test test-slow test-reliability test-container system-tools container-tools lint types format bench install \
 	install-dev lock audit licenses sbom release-check export-default clean
 
 help: ## List these targets
@@ -93,9 +93,11 @@ test-reliability: install-dev ## Load and break a running service; prints what i
 test-container: install-dev container-tools ## Build the image and run it, where buildah and podman are
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m container -rs
 
-lint: install-dev ## Check style and types
+lint: install-dev ## Check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+
+types: install-dev ## Check types
 	@$(BIN)/mypy
 
 audit: install-dev ## Look for risky code, and for known vulnerabilities of what is locked; needs the internet

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.cifar import EVERY, LabelledImages, images_of
+from tests.lanes import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.lanes import pytest_terminal_summary as pytest_terminal_summary
 
 # Without a deadline, as the machine may be busy; the same examples every time. More: --hypothesis-profile=explore.
 _COMMON = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}

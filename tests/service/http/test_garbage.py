@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ CASES: dict[str, tuple[int, str, str, bytes, str]] = {
     "the other protocol": (400, "POST", "/v2/models/tiny/infer", b"{}", "application/json"),
     "models": (200, "GET", "/v1/models", b"", ""),
 }
+
+
+@pytest.fixture(autouse=True)
+def young_objects_alone() -> Iterator[None]:
+    """What other tests hold is much, and looking through it takes a minute."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 async def ask(api: Api, method: str, target: str, body: bytes, kind: str) -> int:
