@@ -60,8 +60,12 @@ def _version_1(group: Path) -> list[str]:
     return [(group / file).read_text() for file in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
 
 
+def allowed_cpus() -> int:
+    """Cores that this process may run on, whatever share of them it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_cpus(root: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
     """Whole cores this process may use; at least 1."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota(root, membership)
-    return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
+    return allowed_cpus() if quota is None else max(1, min(allowed_cpus(), math.ceil(quota)))

@@ -7,12 +7,12 @@ What they mean: https://docs.openvino.ai/2025/openvino-workflow/running-inferenc
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
 import onnxruntime as ort
 
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
+from service.process.cpus import allowed_cpus
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
@@ -47,7 +47,7 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
         "NUM_STREAMS": str(slots),
         "INFERENCE_NUM_THREADS": str(slots * share.threads("openvino")),
     }
-    if share.cpus < len(os.sched_getaffinity(0)):
+    if share.cpus < allowed_cpus():
         # It would keep its threads to the first cores, where those of other workers and containers are, too.
         config["ENABLE_CPU_PINNING"] = "NO"
     if options.cache_dir is not None:
