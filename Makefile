@@ -61,7 +61,7 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 	@exec $(BIN)/python -m service serve --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile $(TEST_OPTIONS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 # What tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
 SLOW_TOOLS := chromium:chromium promtool:prometheus kubectl:kubernetes-client
@@ -85,7 +85,7 @@ container-tools: ## Install what container tests use of the system (buildah, pod
 	$(call install_tools,$(CONTAINER_TOOLS))
 
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile --durations 30 $(TEST_OPTIONS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(TEST_OPTIONS)
 
 test-reliability: install-dev ## Load and break a running service; prints what its promises came to
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m reliability -s
