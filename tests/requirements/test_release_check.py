@@ -62,3 +62,29 @@ def test_all_else_is_looked_at(clone: Path) -> None:
     elif done.returncode == 0:
         assert done.stdout.endswith(f"ready: {__version__}\n")
     assert (ROOT / "Makefile").read_text().count(".ci/release-check") == 1
+
+
+def serves_on(python: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([".ci/serves-on", python], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_python_that_is_not_there() -> None:
+    done = serves_on("python3.99")
+    assert (done.returncode, done.stderr) == (1, "serves-on: python3.99 is not found\n")
+
+
+def test_what_serving_needs_installs_on_the_next_python_and_answers() -> None:
+    found = os.environ.get("PYTHON312", "python3.12")
+    if serves_nothing(found):
+        pytest.skip(f"{found} is not installed; PYTHON312 names another")
+    done = serves_on(found)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.endswith("serves: docs/images/ship.jpg is a ship\n")
+
+
+def serves_nothing(python: str) -> bool:
+    """Whether there is no such program, or one that only stands for those of other versions."""
+    try:
+        return subprocess.run([python, "--version"], capture_output=True, check=False).returncode != 0
+    except FileNotFoundError:
+        return True
