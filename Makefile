@@ -21,6 +21,9 @@ CIFAR_TEST ?= ../shared/data/cifar10-test.zip
 
 # More for pytest: make test-slow TEST_OPTIONS=--all-images
 TEST_OPTIONS ?=
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# A file's tests share what they start; files go out in order, or those of one long test would come last.
+IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 BENCH_OUT ?= build/bench
 BENCH_STORE ?=
@@ -61,7 +64,7 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 	@exec $(BIN)/python -m service serve --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not reliability and not container" -n 2 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
+	@$(PYTEST) -m "not slow and not reliability and not container" $(IN_PARALLEL)
 
 # What tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
 SLOW_TOOLS := chromium:chromium promtool:prometheus kubectl:kubernetes-client
@@ -85,13 +88,13 @@ container-tools: ## Install what container tests use of the system (buildah, pod
 	$(call install_tools,$(CONTAINER_TOOLS))
 
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not reliability and not container" -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(TEST_OPTIONS)
+	@$(PYTEST) -m "slow and not reliability and not container" $(IN_PARALLEL) --durations 30
 
 test-reliability: install-dev ## Load and break a running service; prints what its promises came to
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m reliability -s
+	@$(PYTEST) -m reliability -s
 
 test-container: install-dev container-tools ## Build the image and run it, where buildah and podman are
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m container -rs
+	@$(PYTEST) -m container -rs
 
 lint: install-dev ## Check style
 	@$(BIN)/ruff check .

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from export.images.files import list_images
+
 EVERY: Final = 5
 """Every fifth of the 10,000 test images tells an accuracy to half a point, in a fifth of the time."""
 
@@ -22,14 +24,13 @@ class LabelledImages:
 
 def images_of(archive: Path, part: Path, whole: bool) -> LabelledImages:
     """``archive``, or every fifth of its images, written to ``part``."""
-    with zipfile.ZipFile(archive) as source:
-        files = sorted(name for name in source.namelist() if not name.endswith("/"))
-        if whole:
-            return LabelledImages(archive, len(files), whole)
-        chosen = files[::EVERY]
-        with zipfile.ZipFile(part, "w") as target:
-            for name in chosen:
-                target.writestr(name, source.read(name))
+    files = list_images(archive)
+    if whole:
+        return LabelledImages(archive, len(files), whole)
+    chosen = files[::EVERY]
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(part, "w") as target:
+        for name in chosen:
+            target.writestr(name, source.read(name))
     return LabelledImages(part, len(chosen), whole)
 
 

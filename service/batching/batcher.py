@@ -48,7 +48,7 @@ class Batcher(Generic[T, R]):
     """Batches for one model. ``run`` maps a batch's payloads to as many results, in a slot's thread.
 
     Its second argument says whether this batch may have the machine to itself:
-    one image, with nothing else running or waiting, and seldom so of late.
+    one image, with nothing else running or waiting, as most were of late.
     """
 
     def __init__(
