@@ -31,7 +31,7 @@ BENCH_OPTIONS ?=
 
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
 
-.PHONY: help serve test test-slow test-reliability test-container system-tools container-tools lint types format bench install \
+.PHONY: help serve test test-slow test-reliability test-container test-gpu system-tools container-tools lint types format bench install \
 	install-dev lock audit licenses sbom release-check export-default clean
 
 help: ## List these targets
@@ -51,14 +51,17 @@ $(VENV)/.serve-$(RUNTIME): requirements/$(RUNTIME).lock | $(BIN)/python
 	@$(PIP_INSTALL) --quiet --require-hashes -r $<
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock | $(BIN)/python
-	@echo "Installing everything, PyTorch included (requirements/dev.lock); this takes minutes and 6 GB the first time"
+# On GPUs what gates and tests need, without PyTorch, which wants another cuDNN.
+DEV_LOCK := requirements/$(if $(filter gpu,$(RUNTIME)),gpu-dev,dev).lock
+
+$(VENV)/.dev: $(DEV_LOCK) | $(BIN)/python
+	@echo "Installing $(if $(filter gpu,$(RUNTIME)),what is used on GPUs,everything, PyTorch included) ($<); this takes minutes and gigabytes the first time"
 	@$(PIP_INSTALL) --require-hashes -r $<
-	@touch $@ $(VENV)/.serve-cpu
+	@touch $@ $(VENV)/.serve-$(RUNTIME)
 
 install: $(VENV)/.serve-$(RUNTIME) ## Install what serving needs (RUNTIME=cpu, the default, or gpu)
 
-install-dev: $(VENV)/.dev ## Install everything: serving, export, tests
+install-dev: $(VENV)/.dev ## Install everything: serving, export, tests (RUNTIME=gpu: serving, gates, tests on GPUs)
 
 serve: install ## Serve the embedded model on PORT (default 3000) of HOST (default this machine only)
 	@exec $(BIN)/python -m service serve --host $(HOST) --port $(PORT)
@@ -103,6 +106,10 @@ lint: install-dev ## Check style
 types: install-dev ## Check types
 	@$(BIN)/mypy
 
+test-gpu: ## Run the tests that need an NVIDIA GPU, on onnxruntime-gpu; without one they say what is missing
+	@$(MAKE) --no-print-directory install-dev RUNTIME=gpu
+	@.venv-gpu/bin/python -m pytest tests/gpu tests/service/providers
+
 audit: install-dev ## Look for risky code, and for known vulnerabilities of what is locked; needs the internet
 	@$(BIN)/bandit -q -c pyproject.toml -r service export model_store requirements
 	@$(BIN)/python -m requirements.audit
@@ -128,6 +135,7 @@ lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes n
 	@$(call compile,dev) --extra cpu --extra export --extra parquet --extra ray --extra s3 --extra traces --extra dev --extra bench
 	@$(call compile,cpu) --extra cpu --constraint requirements/dev.lock
 	@$(call compile,gpu) --extra gpu --constraint requirements/cpu.lock
+	@$(call compile,gpu-dev) --extra gpu --extra gpu-dev --constraint requirements/gpu.lock
 	@$(call compile,remote) --extra s3 --extra gcs --extra azure --extra traces --constraint requirements/dev.lock
 
 # What is shipped is of the versions that are tested.

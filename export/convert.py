@@ -13,13 +13,15 @@ from typing import Final
 
 from rich.console import Console
 
+from export.graphs.contract import Graph
 from export.graphs.foreign_file import OnnxFile
 from export.graphs.imported import file_reference, wrap
-from export.graphs.serving_graph import Graph, export_graph
+from export.graphs.serving_graph import export_graph
 from export.images.image_sets import Pixels
 from export.jobs import Job, Request, prepare
-from export.parity import ParityError, Reference, Verdict, measure, onnx_runner, torch_reference
+from export.parity import ParityError, Reference, Verdict, measure, onnx_runner
 from export.reports.model_card import CARD_FILE, render_card
+from export.torch_reference import torch_reference
 from model_store.locations import open_store
 from model_store.manifest import Architecture, Manifest, Variant
 from model_store.store import LABELS_FILE

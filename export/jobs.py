@@ -16,8 +16,8 @@ from export.checkpoints.fitting import choose, load_network
 from export.checkpoints.labels import Labels, default_labels, origin_labels, read_labels
 from export.checkpoints.origins import Description
 from export.errors import ExportError
+from export.graphs.contract import Maps
 from export.graphs.foreign_file import OnnxFile, read_onnx
-from export.graphs.serving_graph import Maps
 from export.images.image_sets import ImageSet, real_images, seeded_images
 from export.networks.architecture import AnySpec, spec_fields
 from export.networks.build import parameter_count

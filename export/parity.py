@@ -16,16 +16,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
-import torch
 from rich.console import Console
 
 from export.errors import ExportError
-from export.graphs.serving_graph import INPUT
+from export.graphs.contract import INPUT
 from export.images.image_sets import ImageSet, Pixels
-from export.networks.classifier import Classifier
-from export.preprocessing import normalised
 from export.reports.progress import shown
-from model_store.manifest import Accuracy, Parity, Preprocessing
+from model_store.manifest import Accuracy, Parity
 
 Floats = npt.NDArray[np.float32]
 
@@ -102,19 +99,6 @@ class Verdict:
     parity: Parity
     errors: Errors
     reasons: tuple[str, ...]
-
-
-def torch_reference(net: Classifier, preprocessing: Preprocessing) -> Callable[[Pixels], Reference]:
-    """PyTorch in fp32 on uint8 ``[n, height, width, 3]``, with its own normalisation."""
-
-    def run(pixels: Pixels) -> Reference:
-        with torch.inference_mode():
-            features = net.features(torch.from_numpy(normalised(pixels, preprocessing)))
-            embedding = features.mean(dim=(2, 3))
-            maps = torch.einsum("kc,nchw->nkhw", net.fc.weight, features)
-            return Reference(net.fc(embedding).numpy(), embedding.numpy(), maps.numpy(), net.fc.bias.numpy())
-
-    return run
 
 
 def open_session(model: Path | bytes) -> ort.InferenceSession:

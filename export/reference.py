@@ -17,7 +17,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from export.errors import ExportError
-from export.graphs.serving_graph import INPUT
+from export.graphs.contract import INPUT
 from export.images.subsets import Source, batches
 from export.parity import open_session
 from export.publishing import publish_next

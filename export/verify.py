@@ -15,7 +15,8 @@ from export.errors import ExportError
 from export.images.image_sets import ImageSet, real_images
 from export.jobs import ONNX
 from export.networks.architecture import parse_spec
-from export.parity import measure, onnx_runner, torch_reference
+from export.parity import measure, onnx_runner
+from export.torch_reference import torch_reference
 from export.variants.gate import Thresholds, compare, cpu_logits, judge, logits_of
 from export.variants.gate_providers import ProviderMissing, open_logits
 from model_store.manifest import Variant

@@ -18,9 +18,11 @@ _BY_PATH: Final = (
     ("documents", "tests/deploy/*"),
     ("end to end", "tests/end_to_end/*"),
     ("benchmarks", "tests/benchmarks/*"),
+    ("gpu", "tests/gpu/*"),
 )
 _ORDER: Final = (
-    "unit", "end to end", "shared data", "security", "browser", "documents", "benchmarks", "reliability", "container",
+    "unit", "end to end", "shared data", "security", "browser", "documents", "benchmarks", "gpu", "reliability",
+    "container",
 )  # fmt: skip
 
 _FEW: Final = 100

@@ -15,6 +15,7 @@ from tests.lanes import lane
         ("tests/end_to_end/test_page_with_keys.py", (), "browser"),
         ("tests/end_to_end/test_export_documents.py", ("shared",), "documents"),
         ("tests/security/test_images.py", (), "security"),
+        ("tests/gpu/test_sessions.py", (), "gpu"),
         ("tests/container/test_image.py", ("shared",), "container"),
     ],
 )

@@ -31,6 +31,7 @@ from export.checkpoints.origins import (
 )
 from export.checkpoints.state_dicts import Found, State, find_state
 from export.checkpoints.torchvision_weights import published
+from export.checkpoints.training import Training
 from export.checkpoints.weight_files import CheckpointError, WeightFile, read_weight_file
 from export.networks import specs
 
@@ -39,19 +40,6 @@ __all__ = ["COUNTER", "Checkpoint", "CheckpointError", "Training", "read_checkpo
 # BatchNorm's count of batches, which old checkpoints lack and inference ignores.
 COUNTER: Final = "num_batches_tracked"
 _HALF: Final = (torch.float16, torch.bfloat16)
-
-
-@dataclass(frozen=True)
-class Training:
-    """What ``export.train`` wrote beside the weights: its recipe, the epochs behind it, the classes' names."""
-
-    recipe: Mapping[str, str | int | float]
-    epoch: int
-    labels: tuple[str, ...]
-
-    @property
-    def arch(self) -> str:
-        return str(self.recipe["arch"])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from export.commands import PROGRAM
 from export.commands.options import place, store_option, version_json
 from export.convert import Request, convert
 from export.downloads.pretrained import Pretrained, default_cache, resolve
-from export.graphs.serving_graph import Maps
+from export.graphs.contract import Maps
 from export.jobs import ONNX
 from export.preprocessing import InputOptions
 from export.reports.model_card import CardNotes

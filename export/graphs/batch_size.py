@@ -12,8 +12,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from export.graphs.contract import GraphError
 from export.graphs.head import GraphView
-from export.graphs.serving_graph import GraphError
 
 
 def free_batch(graph: onnx.GraphProto, shaped: onnx.GraphProto, image: str, batch: int) -> None:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, checker, shape_inference
 
 from export.checkpoints.weight_files import read_bounded
-from export.graphs.serving_graph import GraphError
+from export.graphs.contract import GraphError
 
 # Protocol buffers end here.
 MAX_ONNX_BYTES: Final = 2**31 - 1

@@ -18,9 +18,9 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
 from export.graphs.batch_size import free_batch
+from export.graphs.contract import BGR, INPUT, Graph, GraphError, Maps, check_graph, map_count, rgb_normalisation
 from export.graphs.foreign_file import OnnxFile, with_shapes
 from export.graphs.head import Head, Linear, find_head
-from export.graphs.serving_graph import BGR, INPUT, Graph, GraphError, Maps, check_graph, map_count, rgb_normalisation
 from export.images.image_sets import Pixels
 from export.parity import Reference, open_session
 from export.preprocessing import normalised

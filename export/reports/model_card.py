@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from export.checkpoints.checkpoint import Training
+from export.checkpoints.training import Training
 from export.reports.markdown import table
 from model_store.manifest import Accuracy, Calibration, JpegScaling, Manifest, Reference, Variant
 

@@ -11,8 +11,8 @@ from typing import Final, Literal
 import onnx
 from rich.console import Console
 
+from export.graphs.contract import check_graph
 from export.graphs.feature_nodes import Layer
-from export.graphs.serving_graph import check_graph
 from export.images.image_sets import ImageSet
 from export.variants.gate import Comparison, Logits, Thresholds, Verdict, compare, cpu_logits, judge
 from export.variants.gate_providers import open_logits

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from rich.console import Console
 
 from export.errors import ExportError
-from export.graphs.serving_graph import INPUT
+from export.graphs.contract import INPUT
 from export.images.image_sets import ImageSet, Pixels
 from export.images.subsets import batches
 from export.parity import ParityError, open_session

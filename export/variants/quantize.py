@@ -31,8 +31,8 @@ from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.errors import ExportError
+from export.graphs.contract import INPUT
 from export.graphs.feature_nodes import Layer, feature_nodes, layers
-from export.graphs.serving_graph import INPUT
 from export.images.image_sets import Pixels
 from export.images.subsets import batches
 from model_store.reports import CalibrationMethod

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,22 +48,22 @@ class OpenedSession:
     passed_over: tuple[str, ...]
 
 
-def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], list[str]]:
+def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], dict[Provider, str]]:
     """Providers to try, best first, and why others are out; ``ProviderUnavailable`` where a named one is."""
     if requested != "auto":
         try:
             PROVIDERS[requested].check()
         except ProviderUnavailable as reason:
             raise ProviderUnavailable(f"{requested}: {reason}") from reason
-        return [requested], []
+        return [requested], {}
     found: list[Provider] = []
-    passed_over: list[str] = []
+    passed_over: dict[Provider, str] = {}
     for name in AUTO_ORDER:
         try:
             PROVIDERS[name].check()
             found.append(name)
         except ProviderUnavailable as reason:
-            passed_over.append(f"{name}: {reason}")
+            passed_over[name] = f"{name}: {reason}"
     return found, passed_over
 
 
@@ -85,6 +86,10 @@ def _try_out(session: ProviderSession) -> None:
     )
 
 
+def _before(taken: Provider, passed_over: Mapping[Provider, str]) -> tuple[str, ...]:
+    return tuple(passed_over[name] for name in itertools.takewhile(taken.__ne__, AUTO_ORDER) if name in passed_over)
+
+
 def open_session(
     file: ModelFile,
     requested: Literal["auto"] | Provider,
@@ -105,8 +110,8 @@ def open_session(
             model, precision = _file(file, name)
         except ConfigError as error:
             if name == names[-1]:
-                raise ConfigError("; ".join([*passed_over, str(error)])) from error
-            passed_over.append(f"{name}: {error}")
+                raise ConfigError("; ".join([*passed_over.values(), str(error)])) from error
+            passed_over[name] = f"{name}: {error}"
             continue
         try:
             session = PROVIDERS[name].open(model, share, precision, options or ProviderSettings())
@@ -118,7 +123,7 @@ def open_session(
             if requested != "auto" or name == names[-1]:
                 raise ProviderUnavailable(f"{name}: {error}") from error
             logger.warning("%s: provider %s failed, trying the next: %s", _called(model), name, error)
-            passed_over.append(f"{name}: {error}")
+            passed_over[name] = f"{name}: {error}"
         else:
-            return OpenedSession(session, name, share.slots(name), tuple(passed_over))
-    raise ProviderUnavailable("; ".join(passed_over))
+            return OpenedSession(session, name, share.slots(name), _before(name, passed_over))
+    raise ProviderUnavailable("; ".join(passed_over.values()))

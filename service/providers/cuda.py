@@ -5,6 +5,7 @@ Options: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any, Final
 
@@ -14,13 +15,13 @@ from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
     Model,
-    ProviderUnavailable,
     Share,
     refuse_bf16,
-    session_options,
 )
-from service.providers.gpu import GpuSession, check_gpu, forbid_tf32
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start
 from service.settings import ProviderSettings
+
+logger = logging.getLogger(__name__)
 
 NAME: Final = "CUDAExecutionProvider"
 
@@ -41,11 +42,7 @@ def cuda_options(options: ProviderSettings) -> dict[str, str]:
 
 
 def _start(model: Model, options: dict[str, str]) -> Any:
-    session = ort.InferenceSession(model, session_options(1), providers=[(NAME, options), "CPUExecutionProvider"])
-    # Where CUDA cannot be started, ONNX Runtime goes on with the CPU and only logs it.
-    if session.get_providers()[0] != NAME:
-        raise ProviderUnavailable("ONNX Runtime could not start CUDA")
-    return session
+    return start(model, [(NAME, options), "CPUExecutionProvider"], "CUDA")
 
 
 def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSettings) -> GpuSession:
@@ -53,10 +50,18 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     forbid_tf32()
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
     device, slots = ("cuda", options.gpu_device), share.slots("cuda")
+    # Tensor cores want the channels last; fp32 without them is quicker as the file has it (docs/providers.md).
+    chosen = cuda_options(options) | ({"prefer_nhwc": "1"} if precision == "fp16" else {})
     if options.cuda_graphs:
-        captured = cuda_options(options) | {"enable_cuda_graph": "1"}
-        return GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True)
-    return GpuSession([_start(model, cuda_options(options))] * slots, device)
+        captured = chosen | {"enable_cuda_graph": "1"}
+        try:
+            return GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True)
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, without a common base
+            session = _start(model, chosen)  # or what is wrong is not the graph
+            logger.warning("CUDA graphs are not used, and every change of batch size is slow: %s", error)
+    else:
+        session = _start(model, chosen)
+    return GpuSession([session] * slots, device)
 
 
 CUDA = ExecutionProvider("cuda", partial(check_gpu, NAME), _open)

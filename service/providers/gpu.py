@@ -1,8 +1,8 @@
 """Sessions on an NVIDIA GPU, CUDA's and TensorRT's: memory on the device that stays, and CUDA graphs over it.
 
-A slot is a lane: for each batch size and choice of outputs it has inputs and outputs on the device, bound once, so
-that a run copies pixels in, computes and copies logits out, and allocates nothing. While one lane copies, another
-computes. A CUDA graph replays a captured run with one launch instead of one a kernel.
+A slot is a lane: for each batch size it has inputs and outputs on the device, bound once, so that a run copies pixels
+in, computes and copies logits out, and allocates nothing. While one lane copies, another computes. A CUDA graph
+replays a captured run with one launch instead of one a kernel, and without asking cuDNN anew how to compute that size.
 
 I/O binding: https://onnxruntime.ai/docs/performance/tune-performance/iobinding.html
 CUDA graphs: https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html#using-cuda-graphs-preview
@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.providers.base import ProviderUnavailable
+from service.providers.base import Model, ProviderUnavailable, session_options
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -46,6 +46,20 @@ def check_gpu(provider: str) -> None:
         raise ProviderUnavailable("no NVIDIA GPU")
     if provider not in ort.get_available_providers():
         raise ProviderUnavailable(f"this onnxruntime has no {provider}; install the gpu extra")
+
+
+def start(model: Model, providers: Sequence[Any], called: str) -> Any:
+    """An ``InferenceSession`` whose first provider runs; ``ProviderUnavailable`` says ``called`` where it does not.
+
+    ONNX Runtime would open the model again on other providers, or go on there after a failed run, and only print it.
+    """
+    session = ort.InferenceSession(model, session_options(1), providers=providers, enable_fallback=0)
+    wanted = providers[0][0]
+    if session.get_providers()[0] != wanted:  # its libraries could not be loaded, which it only logs
+        raise ProviderUnavailable(f"ONNX Runtime could not start {called}; are its libraries where the loader looks?")
+    # From here on cuDNN calls each way to compute that it tries in vain an error; what fails is raised anyway.
+    ort.set_default_logger_severity(4)
+    return session
 
 
 def forbid_tf32() -> None:
@@ -100,17 +114,21 @@ _CAPTURES: Final = _Captures()
 
 @dataclass(frozen=True)
 class _Bound:
-    """Inputs and outputs on the device, bound once; ``options`` name the CUDA graph that belongs to them."""
+    """Inputs and outputs on the device, bound once; ``options`` name the CUDA graph that belongs to them.
+
+    All outputs, as all are computed whichever are asked for; only those are copied back.
+    """
 
     inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
     binding: Any
     options: Any
 
-    def run(self, session: Any, feeds: Arrays) -> list[npt.NDArray[Any]]:
+    def run(self, session: Any, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         for name, array in feeds.items():
             self.inputs[name].update_inplace(array)
         session.run_with_iobinding(self.binding, self.options)
-        return list(self.binding.copy_outputs_to_cpu())
+        return [np.array(self.outputs[name].numpy()) for name in names]
 
 
 class _Lane:
@@ -122,47 +140,45 @@ class _Lane:
     def __init__(self, session: Any, device: tuple[str, int], graphs: bool) -> None:
         self._session = session
         self._device = device
-        self._bound: dict[tuple[int, tuple[str, ...]], _Bound] = {}
+        self._bound: dict[int, _Bound] = {}  # by batch size
         self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own, -1 is none
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if graphs else None
 
-    def run(self, names: tuple[str, ...], feeds: Arrays) -> list[npt.NDArray[Any]]:
+    def run(self, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         if self._thread is None:
             return self._run(names, feeds)
         return self._thread.submit(self._run, names, feeds).result()
 
-    def _run(self, names: tuple[str, ...], feeds: Arrays) -> list[npt.NDArray[Any]]:
-        key = _batch(feeds), names
-        if (bound := self._bound.get(key)) is not None:
+    def _run(self, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
+        batch = len(next(iter(feeds.values())))
+        if (bound := self._bound.get(batch)) is not None:
             with _CAPTURES.run() if self._thread else nullcontext():
-                return bound.run(self._session, feeds)
+                return bound.run(self._session, names, feeds)
         with _CAPTURES.capture() if self._thread else nullcontext():
-            bound = self._bind(names, feeds)
-            outputs = bound.run(self._session, feeds)
-        self._bound[key] = bound
-        return outputs
+            bound = self._bind(batch, feeds)
+            found = bound.run(self._session, names, feeds)
+        self._bound[batch] = bound
+        return found
 
-    def _bind(self, names: tuple[str, ...], feeds: Arrays) -> _Bound:
+    def _bind(self, batch: int, feeds: Arrays) -> _Bound:
         binding = self._session.io_binding()
         inputs = {name: self._memory(array.shape, array.dtype.type) for name, array in feeds.items()}
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
-        outputs = {output.name: output for output in self._session.get_outputs()}
-        for name in names:
-            shape = (_batch(feeds), *outputs[name].shape[1:])
-            binding.bind_ortvalue_output(name, self._memory(shape, _TYPES[outputs[name].type]))
+        outputs = {
+            output.name: self._memory((batch, *output.shape[1:]), _TYPES[output.type])
+            for output in self._session.get_outputs()
+        }
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
         options = None
         if self._thread is not None:
             options = ort.RunOptions()
             options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)))
-        return _Bound(inputs, binding, options)
+        return _Bound(inputs, outputs, binding, options)
 
     def _memory(self, shape: tuple[int, ...], kind: type[np.generic]) -> Any:
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), kind, *self._device)
-
-
-def _batch(feeds: Arrays) -> int:
-    return len(next(iter(feeds.values())))
 
 
 class GpuSession:
@@ -186,6 +202,6 @@ class GpuSession:
     def run(self, output_names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         lane = self._idle.get()
         try:
-            return lane.run(tuple(output_names), feeds)
+            return lane.run(output_names, feeds)
         finally:
             self._idle.put(lane)

@@ -18,7 +18,6 @@ from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
     Model,
-    ProviderUnavailable,
     Share,
     private_folder,
     refuse_bf16,
@@ -26,7 +25,7 @@ from service.providers.base import (
 )
 from service.providers.cuda import NAME as CUDA_NAME
 from service.providers.cuda import cuda_options
-from service.providers.gpu import GpuSession, check_gpu, forbid_tf32
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start
 from service.settings import ProviderSettings
 
 NAME: Final = "TensorrtExecutionProvider"
@@ -46,10 +45,7 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     }
     # What TensorRT does not take runs on CUDA.
     providers = [(NAME, chosen), (CUDA_NAME, cuda_options(options)), "CPUExecutionProvider"]
-    session = ort.InferenceSession(model, session_options(1), providers=providers)
-    if session.get_providers()[0] != NAME:
-        raise ProviderUnavailable("ONNX Runtime could not start TensorRT; are its libraries where the loader looks?")
-    return GpuSession([session] * share.slots("tensorrt"), ("cuda", options.gpu_device))
+    return GpuSession([start(model, providers, "TensorRT")] * share.slots("tensorrt"), ("cuda", options.gpu_device))
 
 
 def _profile(model: Model, max_batch: int | None) -> dict[str, str]:

@@ -141,8 +141,9 @@ class ProviderSettings(Group):
         description="How CUDA chooses each convolution's algorithm: `exhaustive` tries all, once a batch size.",
     )
     cuda_graphs: bool = Field(
-        False,
-        description="With CUDA, capture each batch size as a CUDA graph. Every slot then holds the weights once more.",
+        True,
+        description="With CUDA, capture each batch size as a CUDA graph. Every slot then holds the weights once more. "
+        "Without, every change of batch size is slow.",
     )
     tensorrt_workspace_bytes: int = Field(
         2**30, ge=2**20, le=2**40, description="Most scratch memory that TensorRT may plan with."

@@ -84,7 +84,7 @@ class Search:
         goal = self._plan.goal_ms
         return Outcome(
             trials=tuple(self._trials),
-            passed_over=tuple(self._passed_over),
+            passed_over=tuple(self._passed_over.values()),
             choice=chosen.choice,
             figures=chosen.at(goal),
             defaults=default.at(goal) if default.figures else None,

@@ -59,6 +59,8 @@ def test_every_command_is_known() -> None:
         ".venv/bin/python -m zipfile ",
         ".venv/bin/python -m export ",
         ".venv/bin/python -m tests.reliability.",  # run in tests/reliability
+        "make install-dev RUNTIME=gpu",  # this and the next: a GPU's, in tests/gpu/test_serving.py
+        ".venv-gpu/bin/python -m export quantize ",
         ".venv/bin/python -m service tune ",  # run in tests/service/commands/test_tune.py
         ".venv/bin/python -m benchmarks.replicas ",  # run in tests/benchmarks/test_programs.py
         ".venv/bin/python -m service bulk ",  # run in test_bulk_document.py

@@ -17,7 +17,8 @@ import torch
 from onnxruntime.quantization.calibrate import TensorsData
 from PIL import Image
 
-from export.graphs.serving_graph import Graph, export_graph
+from export.graphs.contract import Graph
+from export.graphs.serving_graph import export_graph
 from export.images.image_sets import ImageSet, Pixels, seeded_images
 from export.networks.build import build
 from export.variants.gate import cpu_logits

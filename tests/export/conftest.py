@@ -18,7 +18,8 @@ from torch import nn
 
 from export import convert
 from export.downloads.http_client import open_client
-from export.graphs.serving_graph import Graph, Maps, export_graph
+from export.graphs.contract import Graph, Maps
+from export.graphs.serving_graph import export_graph
 from export.networks import specs
 from export.networks.architecture import Spec
 from export.networks.build import build

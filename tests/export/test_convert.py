@@ -19,8 +19,9 @@ from export.checkpoints.checkpoint import CheckpointError
 from export.checkpoints.origins import Description
 from export.convert import Request, convert
 from export.errors import ExportError
+from export.graphs.contract import Graph, Maps
 from export.graphs.foreign_file import read_onnx
-from export.graphs.serving_graph import Graph, Maps, export_graph
+from export.graphs.serving_graph import export_graph
 from export.images.files import ImagesError
 from export.networks.resnet import ResNet
 from export.parity import ParityError

@@ -12,7 +12,7 @@ import pytest
 from onnx import numpy_helper
 from rich.console import Console
 
-from export.graphs.serving_graph import Graph
+from export.graphs.contract import Graph
 from export.images.image_sets import real_images, seeded_images
 from export.networks.resnet import ResNet
 from export.parity import (
@@ -27,8 +27,8 @@ from export.parity import (
     compare,
     measure,
     onnx_runner,
-    torch_reference,
 )
+from export.torch_reference import torch_reference
 
 from .conftest import TINY_INPUT
 

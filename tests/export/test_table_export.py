@@ -16,7 +16,8 @@ from export.images.image_sets import seeded_images
 from export.networks.architecture import AnySpec
 from export.networks.build import build
 from export.networks.specs import SPECS
-from export.parity import measure, onnx_runner, torch_reference
+from export.parity import measure, onnx_runner
+from export.torch_reference import torch_reference
 from model_store.manifest import Preprocessing
 
 from .conftest import perturb

@@ -240,7 +240,7 @@ def test_the_reference_lists_every_variable_with_default_and_meaning() -> None:
         assert field.description in rows[variable(name)]
         assert rows[variable(name)].count("|") == 4, "a | in the text would break the table"
     assert "`jpeg,png,webp`" in rows["RESNET_IMAGE_FORMATS"]
-    assert "`false`" in rows["RESNET_CUDA_GRAPHS"]
+    assert "`true`" in rows["RESNET_CUDA_GRAPHS"]
     assert str(EMBEDDED_MODELS.parent.parent) not in page
 
 

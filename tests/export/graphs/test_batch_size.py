@@ -8,8 +8,8 @@ import pytest
 from onnx import numpy_helper
 
 from export.graphs.batch_size import free_batch
+from export.graphs.contract import GraphError
 from export.graphs.foreign_file import with_shapes
-from export.graphs.serving_graph import GraphError
 from tests.export.onnx_nets import CHANNELS, Net
 
 

@@ -15,8 +15,8 @@ from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from export.checkpoints.weight_files import CheckpointError
 from export.graphs import foreign_file as onnx_file
+from export.graphs.contract import GraphError
 from export.graphs.foreign_file import read_onnx
-from export.graphs.serving_graph import GraphError
 from tests.export.onnx_nets import Net, usual
 
 

@@ -12,9 +12,9 @@ import timm
 from onnx import helper
 from rich.console import Console
 
+from export.graphs.contract import Graph, GraphError
 from export.graphs.foreign_file import OnnxFile, read_onnx
 from export.graphs.imported import file_reference, wrap
-from export.graphs.serving_graph import Graph, GraphError
 from export.images.image_sets import seeded_images
 from export.networks.resnet import ResNet
 from export.parity import ParityError, Verdict, measure, onnx_runner

@@ -11,7 +11,8 @@ import pytest
 import torch
 from onnx import TensorProto, external_data_helper
 
-from export.graphs.serving_graph import OPSET, Graph, GraphError, Maps, check_graph, export_graph, map_count
+from export.graphs.contract import Graph, GraphError, Maps, check_graph, map_count
+from export.graphs.serving_graph import OPSET, export_graph
 from export.networks.resnet import ResNet
 from tests.export.conftest import TINY_INPUT
 

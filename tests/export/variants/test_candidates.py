@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from rich.console import Console
 
-from export.graphs.serving_graph import GraphError
+from export.graphs.contract import GraphError
 from export.variants import candidates as module
 from export.variants.candidates import FALLBACKS, Candidate, Candidates, Rules
 from export.variants.gate import Thresholds

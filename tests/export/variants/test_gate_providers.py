@@ -63,6 +63,7 @@ class FakeRuntime:
     def __init__(self, starts: bool = True) -> None:
         self.opened: list[dict[str, Any]] = []
         self.preloaded = False
+        self.severity = 2
         self._starts = starts
 
     def SessionOptions(self) -> Any:  # noqa: N802 - onnxruntime's name
@@ -71,13 +72,17 @@ class FakeRuntime:
         options.add_provider_for_devices = lambda *given: options.devices.append(given)
         return options
 
+    def set_default_logger_severity(self, level: int) -> None:
+        self.severity = level
+
     def preload_dlls(self) -> None:
         self.preloaded = True
 
     def get_available_providers(self) -> list[str]:
         return ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
-    def InferenceSession(self, model: Any, options: Any, providers: Any = ()) -> Any:  # noqa: N802
+    def InferenceSession(self, model: Any, options: Any, providers: Any = (), enable_fallback: int = 1) -> Any:  # noqa: N802
+        assert not (providers and enable_fallback), "a run that fails on the GPU would be done again on the CPU"
         self.opened.append({"model": model, "options": options, "providers": providers})
         found = ["CUDAExecutionProvider"] * self._starts + ["CPUExecutionProvider"]
         return SimpleNamespace(
@@ -151,16 +156,25 @@ def test_a_file_that_is_no_model(provider: Any) -> None:
     assert not isinstance(caught.value, ProviderMissing)
 
 
-# CUDA, which has not run on a GPU yet
+# CUDA, by a fake; tests/gpu has the real one
 
 
-def test_cuda_is_opened_as_serving_opens_it(fake: FakeRuntime) -> None:
-    logits = open_logits(b"model", "cuda", "fp16")(PIXELS)
+@pytest.mark.parametrize(("precision", "layout"), [("fp32", {}), ("fp16", {"prefer_nhwc": "1"}), ("int8", {})])
+def test_cuda_is_opened_as_serving_opens_it(fake: FakeRuntime, precision: Precision, layout: dict[str, str]) -> None:
+    logits = open_logits(b"model", "cuda", precision)(PIXELS)
     assert (logits.shape, logits.dtype) == ((len(PIXELS), 2), np.float32)
     (opened,) = fake.opened
     assert opened["model"] == b"model"
-    assert opened["providers"] == [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    assert opened["providers"] == [("CUDAExecutionProvider", {"use_tf32": "0"} | layout), "CPUExecutionProvider"]
     assert fake.preloaded
+    assert fake.severity == 4
+
+
+def test_why_cuda_does_not_start_stays_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ort", runtime := FakeRuntime(starts=False))
+    with pytest.raises(ProviderMissing):
+        open_logits(b"model", "cuda", "fp16")
+    assert runtime.severity == 3
 
 
 def test_cuda_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto
 from onnxruntime.quantization.calibrate import TensorsData
 from rich.console import Console
 
-from export.graphs.serving_graph import check_graph
+from export.graphs.contract import check_graph
 from export.variants.gate import Thresholds, compare, cpu_logits, judge
 from export.variants.half import halved, too_large
 from export.variants.quantize import Calibrated, QuantizeError

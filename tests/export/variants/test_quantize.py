@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.graphs.serving_graph import check_graph
+from export.graphs.contract import check_graph
 from export.images.files import ImagesError
 from export.images.image_sets import Pixels
 from export.variants import quantize

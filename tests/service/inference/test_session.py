@@ -180,7 +180,7 @@ def opening(monkeypatch: pytest.MonkeyPatch, *order: Provider, broken: Sequence[
 
         return ExecutionProvider(name, lambda: None, open_it)
 
-    monkeypatch.setattr(providers, "candidates", lambda _: (list(order), []))
+    monkeypatch.setattr(providers, "candidates", lambda _: (list(order), {}))
     monkeypatch.setattr(providers, "PROVIDERS", {name: entry(name) for name in order})
     return opened
 

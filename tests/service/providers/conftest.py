@@ -64,6 +64,9 @@ class Value:
             assert (array.shape, array.dtype) == (self.data.shape, self.data.dtype)
             self.data[...] = array
 
+    def numpy(self) -> Any:
+        return self.data
+
 
 class Binding:
     def __init__(self) -> None:
@@ -75,9 +78,6 @@ class Binding:
 
     def bind_ortvalue_output(self, name: str, value: Value) -> None:
         self.outputs[name] = value
-
-    def copy_outputs_to_cpu(self) -> list[Any]:
-        return [value.data.copy() for value in self.outputs.values()]
 
 
 @dataclass
@@ -143,11 +143,13 @@ class FakeRuntime:
     failing: frozenset[str] = frozenset()  # passed over with a line in the log, as ONNX Runtime does
     broken: frozenset[str] = frozenset()
     no_kernels: frozenset[str] = frozenset()  # opened, but not able to run
+    no_graphs: bool = False  # part of the model runs elsewhere
     devices: list[Any] = field(default_factory=list)
     register_error: Exception | None = None
     registered: list[str] = field(default_factory=list)
     sessions: list[FakeSession] = field(default_factory=list)
     preloaded: int = 0
+    severities: list[int] = field(default_factory=list)
     tf32: list[str] = field(default_factory=list)  # what NVIDIA's libraries were told when they were loaded, and after
     model: TinyModel = field(default_factory=TinyModel)
     busy: int = 0
@@ -190,6 +192,9 @@ class FakeRuntime:
     def get_available_providers(self) -> list[str]:
         return self.available
 
+    def set_default_logger_severity(self, level: int) -> None:
+        self.severities.append(level)
+
     def preload_dlls(self) -> None:
         self.preloaded += 1
         self.tf32.append(os.environ["NVIDIA_TF32_OVERRIDE"])
@@ -202,10 +207,15 @@ class FakeRuntime:
     def get_ep_devices(self) -> list[Any]:
         return self.devices if self.registered else []
 
-    def InferenceSession(self, path: Path, options: Options, providers: list[Any] | None = None) -> Any:  # noqa: N802
+    def InferenceSession(  # noqa: N802
+        self, path: Path, options: Options, providers: list[Any] | None = None, enable_fallback: int = 1
+    ) -> Any:
         names = [p if isinstance(p, str) else p[0] for p in providers or ["OpenVINO"]]
+        assert not (enable_fallback and names[0] in (cuda.NAME, tensorrt.NAME)), "it would go on elsewhere"
         if names[0] in self.broken:
             raise ValueError(f"{names[0]} is broken")
+        if self.no_graphs and "enable_cuda_graph" in dict(providers[0][1] if providers else {}):
+            raise RuntimeError("This session cannot use the graph capture feature")
         self.tf32.append(os.environ["NVIDIA_TF32_OVERRIDE"])
         session = FakeSession(self, path, options, providers, [name for name in names if name not in self.failing])
         self.sessions.append(session)

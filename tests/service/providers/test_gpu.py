@@ -13,7 +13,7 @@ from service.providers import ProviderUnavailable, Share, open_session
 from service.providers.gpu import GpuSession, check_gpu
 from service.settings import ProviderSettings
 from tests.service.conftest import TinyModel
-from tests.service.providers.conftest import MODEL, Binding, FakeRuntime, check_answers, driver, some_images
+from tests.service.providers.conftest import MODEL, FakeRuntime, Value, check_answers, driver, some_images
 
 GRAPHS = ProviderSettings(cuda_graphs=True)
 
@@ -42,10 +42,11 @@ def test_a_gpu_that_is_there(fake: FakeRuntime) -> None:
 def test_memory_is_allocated_once_a_size_and_slot(fake: FakeRuntime, graphs: bool) -> None:
     session = open_session(MODEL, "cuda", Share(4), ProviderSettings(cuda_graphs=graphs, gpu_device=3)).session
     check_answers(session, fake.model, [1, 1, 2, 2] * 5)
+    assert len(fake.sessions) == (2 if graphs else 1)
     bindings = {id(binding): binding for s in fake.sessions for binding, _ in s.runs}
     assert len(bindings) == 4  # two sizes in two slots
     for binding in bindings.values():
-        (image,), (logits,) = binding.inputs.values(), binding.outputs.values()
+        (image,), (logits, _) = binding.inputs.values(), binding.outputs.values()
         assert image.device == logits.device == ("cuda", 3)
         assert (image.data.dtype, logits.data.dtype) == (np.uint8, np.float32)
 
@@ -78,6 +79,13 @@ def test_a_graph_for_each_batch_size(fake: FakeRuntime) -> None:
     ids = [options.entries["gpu_graph_id"] for _, options in inner.runs if options is not None]
     assert ids == ["1", "2", "3", "1", "2", "3"]
     assert fake.captures == 3
+
+
+def test_a_graph_serves_whichever_outputs_are_asked_for(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(4, 1), GRAPHS).session
+    for names in (["logits"], ["embedding"], ["embedding", "logits"], ["logits"]):
+        session.run(names, {"image": some_images(2)})
+    assert fake.captures == 1
 
 
 def test_with_graphs_a_slot_has_a_session_and_a_thread_of_its_own(fake: FakeRuntime) -> None:
@@ -152,7 +160,7 @@ def test_a_graph_whose_first_run_failed_is_captured_anew(fake: FakeRuntime, monk
         raise RuntimeError("cannot copy")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Binding, "copy_outputs_to_cpu", broken)
+        patched.setattr(Value, "numpy", broken)
         with pytest.raises(RuntimeError, match="cannot copy"):
             session.run(["logits"], {"image": some_images(2)})
     check_answers(session, fake.model, [2, 2])

@@ -30,7 +30,7 @@ Formula = Callable[[Choice, int], tuple[float, float] | None]
 def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Outcome, list[str]]]:
     """Searches on a machine that is ``formula``; the outcome and the stages."""
     stored = publish_tiny(tmp_path, others={"int8": (TinyModel(seed=1), a_gate())})
-    monkeypatch.setattr(module, "candidates", lambda _: (["openvino", "cpu"], ["cuda: no NVIDIA driver"]))
+    monkeypatch.setattr(module, "candidates", lambda _: (["openvino", "cpu"], {"cuda": "cuda: no NVIDIA driver"}))
 
     def search(formula: Formula, cores: int = 4, **environ: object) -> tuple[Outcome, list[str]]:
         stages: list[str] = []
