@@ -64,6 +64,7 @@ from service.process.ports import check_port  # noqa: E402
 from service.process.stopping import SLACK_S, Stopping  # noqa: E402
 from service.process.supervision import supervise  # noqa: E402
 from service.process.tls import bentoml_options, check_tls  # noqa: E402
+from service.providers import starts_on_gpu  # noqa: E402
 from service.runtime import Runtime, StartError, check_start  # noqa: E402
 from service.settings import ServerSettings  # noqa: E402
 
@@ -73,7 +74,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 log_format.install(settings.logs.log_format)
 
-workers = Workers(settings.server.run_dir, worker_count(settings.server.workers))
+_on_gpu = starts_on_gpu(settings.inference.provider)
+workers = Workers(settings.server.run_dir, worker_count(settings.server.workers, on_gpu=_on_gpu))
 if workers.count > 1:
     # Read by libuv when it listens: a worker that took one connection lets another take the next, or it takes all.
     os.environ["UV_TCP_SINGLE_ACCEPT"] = "1"

@@ -24,6 +24,7 @@ from service.config import Settings, variable
 from service.inference.precision import check_precision
 from service.process.cpus import available_cpus
 from service.process.workers import worker_count
+from service.providers import starts_on_gpu
 from service.tuning.images import TuneError, load_images
 from service.tuning.machine import key_here
 from service.tuning.measure import Plan, Subject
@@ -100,7 +101,8 @@ def tune(
     folder = _writable_folder(settings, stored)
     if plot is not None:
         check_plot(plot)
-    subject = Subject(stored, settings, worker_count(settings.server.workers), load_images(images, settings))
+    workers = worker_count(settings.server.workers, on_gpu=starts_on_gpu(settings.inference.provider))
+    subject = Subject(stored, settings, workers, load_images(images, settings))
     plan = Plan(seconds, rounds, p99_ms)
     told = Console(stderr=True)
     cores = max(1, available_cpus() // subject.workers)

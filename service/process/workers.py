@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 # One event loop and one interpreter lock keep about this many cores of decoding and inference busy.
 CORES_PER_WORKER: Final = 8
+# Of decoding alone, which leaves Python's lock less often (docs/performance.md, On a GPU).
+CORES_PER_GPU_WORKER: Final = 4
 
 ASKED_PREFIX: Final = "asked."
 """Of the marks that service/models/control.py keeps in the shared folder."""
@@ -32,9 +34,11 @@ _STARTED = "started"
 _FAILED = "failed"
 
 
-def worker_count(wanted: Literal["auto"] | int) -> int:
-    """How many workers serve; ``auto`` by the cores that may be used."""
-    return math.ceil(available_cpus() / CORES_PER_WORKER) if wanted == "auto" else wanted
+def worker_count(wanted: Literal["auto"] | int, *, on_gpu: bool) -> int:
+    """How many workers serve; ``auto`` by the cores that may be used, and whether all they do is decode."""
+    if wanted != "auto":
+        return wanted
+    return math.ceil(available_cpus() / (CORES_PER_GPU_WORKER if on_gpu else CORES_PER_WORKER))
 
 
 def make_run_dir(wanted: Path | None) -> Path:

@@ -67,6 +67,15 @@ def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], d
     return found, passed_over
 
 
+def starts_on_gpu(requested: Literal["auto"] | Provider) -> bool:
+    """Whether the provider that is tried first computes on a GPU; no model is loaded to find out."""
+    try:
+        names, _ = candidates(requested)
+    except ProviderUnavailable:
+        return False
+    return kind(names[0]) == "GPU"
+
+
 ModelFile = Path | Callable[[Provider], tuple[Model, Arithmetic]]
 
 

@@ -69,8 +69,8 @@ class ServerSettings(Group):
 
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto",
-        description="Processes that serve, which share the cores. `auto`: one for every 8 cores. A small network gains "
-        "from one for every one or two: docs/performance.md.",
+        description="Processes that serve, which share the cores. `auto`: one for every 8 cores, or 4 where a GPU "
+        "computes. A small network gains from one for every one or two: docs/performance.md.",
     )
     run_dir: Annotated[Folder, AfterValidator(absolute)] | None = Field(
         None,

@@ -136,7 +136,8 @@ def test_cores_and_memory_are_what_the_service_makes_of_them(name: str, monkeypa
     assert resources["requests"] == resources["limits"]
     cores = int(resources["limits"]["cpu"])  # whole ones: a slot each
     monkeypatch.setattr(workers, "available_cpus", lambda: cores)
-    count = worker_count(settings(overlay(name)).server.workers)
+    found = settings(overlay(name))
+    count = worker_count(found.server.workers, on_gpu=found.inference.provider == "cuda")
     slots = max(1, cores // count)
     assert count * slots == cores
     amount, unit = re.fullmatch(r"(\d+)([MG]i)", resources["limits"]["memory"]).groups()  # type: ignore[union-attr]

@@ -117,8 +117,9 @@ def test_a_named_run_dir_is_never_removed_even_after_a_failure(
     assert not tmp_path.exists()
 
 
-@pytest.mark.parametrize(("cpus", "count"), [(1, 1), (8, 1), (9, 2), (64, 8)])
-def test_auto_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch, cpus: int, count: int) -> None:
+@pytest.mark.parametrize(("cpus", "count", "decoding"), [(1, 1, 1), (8, 1, 2), (9, 2, 3), (64, 8, 16)])
+def test_auto_workers_follow_the_cores(monkeypatch: pytest.MonkeyPatch, cpus: int, count: int, decoding: int) -> None:
     monkeypatch.setattr(module, "available_cpus", lambda: cpus)
-    assert worker_count("auto") == count
-    assert worker_count(3) == 3
+    assert worker_count("auto", on_gpu=False) == count
+    assert worker_count("auto", on_gpu=True) == decoding
+    assert worker_count(3, on_gpu=False) == worker_count(3, on_gpu=True) == 3

@@ -23,6 +23,7 @@ from service.providers import (
     candidates,
     cuda,
     open_session,
+    starts_on_gpu,
     tensorrt,
 )
 from service.settings import Provider, ProviderSettings
@@ -45,6 +46,17 @@ def test_what_was_not_asked_was_not_passed_over(fake: FakeRuntime, monkeypatch: 
     plugin(monkeypatch, None)
     assert list(candidates("auto")[1]) == ["openvino"]
     assert open_session(MODEL, "auto", Share(2)).passed_over == ()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "requested", "found"),
+    [(1, "auto", True), (1, "tensorrt", True), (1, "openvino", False), (None, "auto", False), (None, "cuda", False)],
+)
+def test_what_starts_on_a_gpu(
+    fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch, gpus: int | None, requested: Provider, found: bool
+) -> None:
+    driver(monkeypatch, gpus)
+    assert starts_on_gpu(requested) is found
 
 
 def test_tensorrt_is_only_had_by_name(fake: FakeRuntime) -> None:
