@@ -107,7 +107,7 @@ types: install-dev ## Check types
 	@$(BIN)/mypy
 
 test-gpu: ## Run the tests that need an NVIDIA GPU, on onnxruntime-gpu; without one they say what is missing
-	@$(MAKE) --no-print-directory install-dev RUNTIME=gpu
+	@$(MAKE) --no-print-directory install-dev RUNTIME=gpu VENV=.venv-gpu
 	@.venv-gpu/bin/python -m pytest tests/gpu tests/service/providers
 
 audit: install-dev ## Look for risky code, and for known vulnerabilities of what is locked; needs the internet
@@ -135,7 +135,8 @@ lock: install-dev ## Renew the lock files from pyproject.toml (UPGRADE=1 takes n
 	@$(call compile,dev) --extra cpu --extra export --extra parquet --extra ray --extra s3 --extra traces --extra dev --extra bench
 	@$(call compile,cpu) --extra cpu --constraint requirements/dev.lock
 	@$(call compile,gpu) --extra gpu --constraint requirements/cpu.lock
-	@$(call compile,gpu-dev) --extra gpu --extra gpu-dev --constraint requirements/gpu.lock
+	@$(call compile,gpu-dev) --extra gpu --extra gpu-dev --constraint requirements/gpu.lock \
+		--constraint <(sed -nE '/^nvidia-/d; s/^([a-z0-9._-]+==[^\\]+).*/\1/p' requirements/dev.lock)
 	@$(call compile,remote) --extra s3 --extra gcs --extra azure --extra traces --constraint requirements/dev.lock
 
 # What is shipped is of the versions that are tested.

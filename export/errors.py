@@ -5,7 +5,7 @@ ExportError
 ├── DownloadError     export.downloads.http_client: published weights cannot be had, or are not what their hash says
 ├── ImagesError       export.images.files: a folder or zip of images cannot be read
 ├── LabelsError       export.checkpoints.labels: the class names do not fit the network
-├── GraphError        export.graphs.serving_graph: the graph cannot be made or breaks its contract
+├── GraphError        export.graphs.contract: the graph cannot be made or breaks its contract
 ├── ParityError       export.parity: the exported file does not compute what PyTorch computes
 ├── QuantizeError     export.variants.quantize: a graph cannot be quantized
 ├── GateError         export.variants.gate: a variant is refused, or cannot be compared with fp32

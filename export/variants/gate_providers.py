@@ -18,6 +18,7 @@ import onnxruntime as ort
 from export.variants.gate import GateError, Logits, cpu_logits, logits_by
 from model_store.cpu_features import cpu_features
 from model_store.manifest import Precision
+from model_store.nvidia import GpuUnavailable, check_gpu
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
 from model_store.reports import GateProvider
 
@@ -63,12 +64,18 @@ def _open_openvino(model: Path | bytes, precision: Precision) -> Logits:
 def _check_cuda() -> None:
     if _CUDA not in ort.get_available_providers():
         raise ProviderMissing("cuda: this onnxruntime has no CUDA provider; onnxruntime-gpu has")
+    try:
+        check_gpu()
+    except GpuUnavailable as reason:
+        raise ProviderMissing(f"cuda: {reason}") from reason
 
 
 def _open_cuda(model: Path | bytes, precision: Precision) -> Logits:
     ort.set_default_logger_severity(3)  # but for what keeps CUDA from starting
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
-    options = {"use_tf32": "0"} | ({"prefer_nhwc": "1"} if precision == "fp16" else {})
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    if precision == "fp16":
+        options["prefer_nhwc"] = "1"
     providers = [(_CUDA, options), "CPUExecutionProvider"]
     # Or a run that fails there would be done again on the CPU, and measured as the GPU's.
     session = _loaded("cuda", lambda: ort.InferenceSession(model, _options(), providers=providers, enable_fallback=0))

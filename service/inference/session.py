@@ -17,7 +17,7 @@ from model_store.stored_model import StoredModel
 from service.inference.outputs import OutputName
 from service.inference.postprocess import Floats
 from service.inference.precision import choose_variant, passed_over
-from service.providers import Share, kind, open_session
+from service.providers import Share, close, kind, open_session
 from service.settings import Provider, ProviderSettings
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,10 @@ class Session:
         session = self._alone if alone else self._session
         found = session.run(names, {"image": batch})
         return {name: np.asarray(value, dtype=np.float32) for name, value in zip(names, found, strict=True)}
+
+    def close(self) -> None:
+        """Give a GPU's memory back; nothing may be run any more."""
+        close(self._session)
 
     def warm_up(self, max_batch: int) -> None:
         """Run every batch size, in all slots at once; the first run of a size is slow, as it compiles."""

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal
 
-import numpy as np
-
 from service.config import ConfigError
 from service.providers.base import Arithmetic as Arithmetic
 from service.providers.base import ExecutionProvider, ProviderSession
@@ -24,6 +22,7 @@ from service.providers.base import Share as Share
 from service.providers.base import kind as kind
 from service.providers.cpu import CPU
 from service.providers.cuda import CUDA
+from service.providers.gpu import GpuSession
 from service.providers.openvino import OPENVINO
 from service.providers.tensorrt import TENSORRT
 from service.settings import Provider, ProviderSettings
@@ -67,6 +66,12 @@ def candidates(requested: Literal["auto"] | Provider) -> tuple[list[Provider], d
     return found, passed_over
 
 
+def close(session: ProviderSession) -> None:
+    """Give back now what ``session`` holds of a GPU; what others hold goes with the last that refers to them."""
+    if isinstance(session, GpuSession):
+        session.close()
+
+
 def starts_on_gpu(requested: Literal["auto"] | Provider) -> bool:
     """Whether the provider that is tried first computes on a GPU; no model is loaded to find out."""
     try:
@@ -87,14 +92,6 @@ def _called(model: Model) -> str:
     return model.name if isinstance(model, Path) else "a model"
 
 
-def _try_out(session: ProviderSession) -> None:
-    """One blank image (uint8, as every model's): a GPU of a wrong architecture or without memory fails only here."""
-    (image,) = session.get_inputs()
-    session.run(
-        [output.name for output in session.get_outputs()], {image.name: np.zeros((1, *image.shape[1:]), np.uint8)}
-    )
-
-
 def _before(taken: Provider, passed_over: Mapping[Provider, str]) -> tuple[str, ...]:
     return tuple(passed_over[name] for name in itertools.takewhile(taken.__ne__, AUTO_ORDER) if name in passed_over)
 
@@ -107,7 +104,7 @@ def open_session(
 ) -> OpenedSession:
     """A session for ``file`` on the requested provider; ``auto`` falls back in ``AUTO_ORDER``.
 
-    For ``auto``, a GPU must not only open the model but run it.
+    A GPU must not only open the model but run it.
 
     Where providers run different files, ``file`` is a function that says which, and in what arithmetic, or raises
     ``ConfigError`` where that provider has none to run; a path alone is run in fp32, or as its own quantization says.
@@ -124,8 +121,6 @@ def open_session(
             continue
         try:
             session = PROVIDERS[name].open(model, share, precision, options or ProviderSettings())
-            if requested == "auto" and kind(name) == "GPU":
-                _try_out(session)
         except ConfigError:
             raise
         except Exception as error:  # ONNX Runtime raises classes of its own, without a common base

@@ -87,7 +87,6 @@ def session_options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    ort.set_default_logger_severity(3)  # what it says before there is a session; warnings are about its own plugins
     # Spinning threads take the cores that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -18,7 +18,7 @@ from service.providers.base import (
     Share,
     refuse_bf16,
 )
-from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start, try_out
 from service.settings import ProviderSettings
 
 logger = logging.getLogger(__name__)
@@ -55,13 +55,19 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     if options.cuda_graphs:
         captured = chosen | {"enable_cuda_graph": "1"}
         try:
-            return GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True)
+            return _tried(GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True))
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, without a common base
-            session = _start(model, chosen)  # or what is wrong is not the graph
-            logger.warning("CUDA graphs are not used, and every change of batch size is slow: %s", error)
-    else:
-        session = _start(model, chosen)
-    return GpuSession([session] * slots, device)
+            why = str(error)
+        # Behind ``except``, where the error would keep the failed sessions' memory.
+        session = _tried(GpuSession([_start(model, chosen)] * slots, device))  # or what is wrong is not the graph
+        logger.warning("CUDA graphs are not used, and every change of batch size is slow: %s", why)
+        return session
+    return _tried(GpuSession([_start(model, chosen)] * slots, device))
+
+
+def _tried(session: GpuSession) -> GpuSession:
+    try_out(session)
+    return session
 
 
 CUDA = ExecutionProvider("cuda", partial(check_gpu, NAME), _open)

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Final
@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from service.providers.base import Model, ProviderUnavailable, session_options
+from model_store import nvidia
+from service.providers.base import Model, ProviderSession, ProviderUnavailable, session_options
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -34,32 +35,11 @@ _TYPES: Final[Mapping[str, type[np.generic]]] = {"tensor(float)": np.float32, "t
 def check_gpu(provider: str) -> None:
     """``ProviderUnavailable`` unless the driver has an NVIDIA GPU and this onnxruntime ``provider``."""
     try:
-        import pynvml
-    except ImportError as error:
-        raise ProviderUnavailable("nvidia-ml-py is not installed") from error
-    try:
-        pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError as error:
-        raise ProviderUnavailable(f"no NVIDIA driver: {error}") from error
-    if not count:
-        raise ProviderUnavailable("no NVIDIA GPU")
+        nvidia.check_gpu()
+    except nvidia.GpuUnavailable as reason:
+        raise ProviderUnavailable(str(reason)) from reason
     if provider not in ort.get_available_providers():
         raise ProviderUnavailable(f"this onnxruntime has no {provider}; install the gpu extra")
-
-
-def start(model: Model, providers: Sequence[Any], called: str) -> Any:
-    """An ``InferenceSession`` whose first provider runs; ``ProviderUnavailable`` says ``called`` where it does not.
-
-    ONNX Runtime would open the model again on other providers, or go on there after a failed run, and only print it.
-    """
-    session = ort.InferenceSession(model, session_options(1), providers=providers, enable_fallback=0)
-    wanted = providers[0][0]
-    if session.get_providers()[0] != wanted:  # its libraries could not be loaded, which it only logs
-        raise ProviderUnavailable(f"ONNX Runtime could not start {called}; are its libraries where the loader looks?")
-    # From here on cuDNN calls each way to compute that it tries in vain an error; what fails is raised anyway.
-    ort.set_default_logger_severity(4)
-    return session
 
 
 def forbid_tf32() -> None:
@@ -73,9 +53,9 @@ def forbid_tf32() -> None:
 
 
 class _Captures:
-    """Runs at the same time, but a capture alone in the process.
+    """What uses the GPU at the same time, but a capture alone in the process.
 
-    While one thread captures, CUDA forbids all others the calls that allocate and copy.
+    While one thread captures, CUDA forbids all others the calls that allocate, free and copy.
     """
 
     def __init__(self) -> None:
@@ -112,6 +92,29 @@ class _Captures:
 _CAPTURES: Final = _Captures()
 
 
+def start(model: Model, providers: Sequence[Any], called: str) -> Any:
+    """An ``InferenceSession`` whose first provider runs; ``ProviderUnavailable`` says ``called`` where it does not.
+
+    ONNX Runtime would open the model again on other providers, or go on there after a failed run, and only print it.
+    """
+    ort.set_default_logger_severity(3)  # its warnings are about plugins
+    with _CAPTURES.run():
+        session = ort.InferenceSession(model, session_options(1), providers=providers, enable_fallback=0)
+    wanted = providers[0][0]
+    if session.get_providers()[0] != wanted:  # its libraries could not be loaded, which it only logs
+        raise ProviderUnavailable(f"ONNX Runtime could not start {called}; are its libraries where the loader looks?")
+    # From here on cuDNN calls each way to compute that it tries in vain an error; what fails is raised anyway.
+    ort.set_default_logger_severity(4)
+    return session
+
+
+def try_out(session: ProviderSession) -> None:
+    """One blank image (uint8, as every model's): a GPU of a wrong architecture or without memory fails only here."""
+    (image,) = session.get_inputs()
+    blank = np.zeros((1, *image.shape[1:]), np.uint8)
+    session.run([output.name for output in session.get_outputs()], {image.name: blank})
+
+
 @dataclass(frozen=True)
 class _Bound:
     """Inputs and outputs on the device, bound once; ``options`` name the CUDA graph that belongs to them.
@@ -125,10 +128,13 @@ class _Bound:
     options: Any
 
     def run(self, session: Any, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
-        for name, array in feeds.items():
-            self.inputs[name].update_inplace(array)
+        self.feed(feeds)
         session.run_with_iobinding(self.binding, self.options)
         return [np.array(self.outputs[name].numpy()) for name in names]
+
+    def feed(self, feeds: Arrays) -> None:
+        for name, array in feeds.items():
+            self.inputs[name].update_inplace(array)
 
 
 class _Lane:
@@ -141,7 +147,7 @@ class _Lane:
         self._session = session
         self._device = device
         self._bound: dict[int, _Bound] = {}  # by batch size
-        self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own, -1 is none
+        self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="gpu") if graphs else None
 
     def run(self, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
@@ -151,14 +157,23 @@ class _Lane:
 
     def _run(self, names: Sequence[str], feeds: Arrays) -> list[npt.NDArray[Any]]:
         batch = len(next(iter(feeds.values())))
-        if (bound := self._bound.get(batch)) is not None:
-            with _CAPTURES.run() if self._thread else nullcontext():
-                return bound.run(self._session, names, feeds)
-        with _CAPTURES.capture() if self._thread else nullcontext():
-            bound = self._bind(batch, feeds)
-            found = bound.run(self._session, names, feeds)
-        self._bound[batch] = bound
-        return found
+        if (bound := self._bound.get(batch)) is None:
+            with _CAPTURES.run():
+                bound = self._bind(batch, feeds)
+            if self._thread is not None:
+                self._capture(bound, feeds)
+            self._bound[batch] = bound
+        with _CAPTURES.run():
+            return bound.run(self._session, names, feeds)
+
+    def _capture(self, bound: _Bound, feeds: Arrays) -> None:
+        """First a run that is not captured: memory and cuDNN's plans take long, and the others compute meanwhile."""
+        uncaptured = _graph(-1)
+        with _CAPTURES.run():
+            bound.feed(feeds)
+            self._session.run_with_iobinding(bound.binding, uncaptured)
+        with _CAPTURES.capture():
+            self._session.run_with_iobinding(bound.binding, bound.options)
 
     def _bind(self, batch: int, feeds: Arrays) -> _Bound:
         binding = self._session.io_binding()
@@ -171,14 +186,24 @@ class _Lane:
         }
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)
-        options = None
-        if self._thread is not None:
-            options = ort.RunOptions()
-            options.add_run_config_entry("gpu_graph_id", str(next(self._graph_ids)))
+        options = None if self._thread is None else _graph(next(self._graph_ids))
         return _Bound(inputs, outputs, binding, options)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown()
+        self._bound.clear()
+        del self._session
 
     def _memory(self, shape: tuple[int, ...], kind: type[np.generic]) -> Any:
         return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), kind, *self._device)
+
+
+def _graph(number: int) -> Any:
+    """Run options that name a CUDA graph: captured when it is new, else replayed; -1 is none."""
+    options = ort.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(number))
+    return options
 
 
 class GpuSession:
@@ -205,3 +230,10 @@ class GpuSession:
             return lane.run(output_names, feeds)
         finally:
             self._idle.put(lane)
+
+    def close(self) -> None:
+        """Give the device's memory back, while no other session captures; nothing may be run any more."""
+        with _CAPTURES.run():
+            while not self._idle.empty():
+                self._idle.get().close()
+            del self._session

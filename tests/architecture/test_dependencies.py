@@ -219,6 +219,22 @@ runpy.run_module("export", run_name="__main__")
 """
 
 
+_VARIANTS = """
+import sys
+for name in ("torch", "torchvision", "onnxscript", "safetensors"):
+    sys.modules[name] = None
+import export.commands.quantize
+"""
+
+
+def test_variants_are_made_without_pytorch() -> None:
+    """On machines with a GPU, where onnxruntime-gpu and PyTorch want different versions of cuDNN."""
+    done = subprocess.run(
+        [sys.executable, "-c", _VARIANTS], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_store_is_looked_after_where_only_serving_is_installed() -> None:
     """Promoting the version before is the way back: it must not want PyTorch first."""
     done = subprocess.run(

@@ -67,7 +67,6 @@ def test_workers_share_a_gpu() -> None:
 
 
 def test_a_half_precision_variant_is_gated_on_the_gpu_and_served_there(tmp_path: Path, reference: Reference) -> None:
-    pytest.importorskip("onnxscript", reason="needs what exports need")
     name = next(EMBEDDED_MODELS.iterdir()).name
     store, photos = tmp_path / "store", tmp_path / "photos"
     photos.mkdir()

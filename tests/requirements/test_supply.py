@@ -159,6 +159,19 @@ def test_no_shipped_package_has_a_known_vulnerability() -> None:
 # The version
 
 
+def pins(lock: str) -> set[str]:
+    return set(re.findall(r"^[a-z0-9._-]+==[^ ]+", (FOLDER / lock).read_text(encoding="utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", ["cpu.lock", "gpu.lock", "gpu-dev.lock", "remote.lock", "init.lock"])
+def test_what_is_shipped_is_what_is_tested(lock: str) -> None:
+    """All lock files have the versions of dev.lock, but for NVIDIA's: PyTorch wants others than onnxruntime-gpu."""
+    tested = pins("dev.lock")
+    names = {pin.partition("==")[0] for pin in tested}
+    others = {pin for pin in pins(lock) - tested if pin.partition("==")[0] in names}
+    assert not {pin for pin in others if not pin.startswith("nvidia-")}
+
+
 def test_there_is_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert "version" not in project["project"]

@@ -16,6 +16,7 @@ from export.variants.gate import GateError, cpu_logits
 from export.variants.gate_providers import ProviderMissing, check_provider, open_logits
 from model_store.cpu_features import CpuFeatures, cpu_features
 from model_store.manifest import Precision
+from model_store.nvidia import GpuUnavailable
 from model_store.openvino_plugin import PluginUnavailable
 from tests.export import colours
 
@@ -60,11 +61,11 @@ def test_openvino_computes_in_bf16(model: bytes) -> None:
 class FakeRuntime:
     """Stands in for onnxruntime: keeps what a session is opened with."""
 
-    def __init__(self, starts: bool = True) -> None:
+    def __init__(self) -> None:
         self.opened: list[dict[str, Any]] = []
         self.preloaded = False
         self.severity = 2
-        self._starts = starts
+        self.starts = True
 
     def SessionOptions(self) -> Any:  # noqa: N802 - onnxruntime's name
         options = SimpleNamespace(entries={}, devices=[], log_severity_level=2)
@@ -84,7 +85,7 @@ class FakeRuntime:
     def InferenceSession(self, model: Any, options: Any, providers: Any = (), enable_fallback: int = 1) -> Any:  # noqa: N802
         assert not (providers and enable_fallback), "a run that fails on the GPU would be done again on the CPU"
         self.opened.append({"model": model, "options": options, "providers": providers})
-        found = ["CUDAExecutionProvider"] * self._starts + ["CPUExecutionProvider"]
+        found = ["CUDAExecutionProvider"] * self.starts + ["CPUExecutionProvider"]
         return SimpleNamespace(
             get_providers=lambda: found,
             run=lambda names, inputs: [np.full((len(inputs["image"]), 2), len(names), np.float64)],
@@ -95,7 +96,14 @@ class FakeRuntime:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRuntime]:
     runtime = FakeRuntime()
     monkeypatch.setattr(module, "ort", runtime)
+    monkeypatch.setattr(module, "check_gpu", lambda: None)
     return runtime
+
+
+@pytest.fixture
+def fake_without_libraries(fake: FakeRuntime) -> FakeRuntime:
+    fake.starts = False
+    return fake
 
 
 @pytest.mark.usefixtures("with_bf16")
@@ -158,6 +166,8 @@ def test_a_file_that_is_no_model(provider: Any) -> None:
 
 # CUDA, by a fake; tests/gpu has the real one
 
+_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+
 
 @pytest.mark.parametrize(("precision", "layout"), [("fp32", {}), ("fp16", {"prefer_nhwc": "1"}), ("int8", {})])
 def test_cuda_is_opened_as_serving_opens_it(fake: FakeRuntime, precision: Precision, layout: dict[str, str]) -> None:
@@ -165,20 +175,30 @@ def test_cuda_is_opened_as_serving_opens_it(fake: FakeRuntime, precision: Precis
     assert (logits.shape, logits.dtype) == ((len(PIXELS), 2), np.float32)
     (opened,) = fake.opened
     assert opened["model"] == b"model"
-    assert opened["providers"] == [("CUDAExecutionProvider", {"use_tf32": "0"} | layout), "CPUExecutionProvider"]
+    assert opened["providers"] == [("CUDAExecutionProvider", _OPTIONS | layout), "CPUExecutionProvider"]
     assert fake.preloaded
     assert fake.severity == 4
 
 
-def test_why_cuda_does_not_start_stays_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ort", runtime := FakeRuntime(starts=False))
+def test_why_cuda_does_not_start_stays_in_the_log(fake_without_libraries: FakeRuntime) -> None:
     with pytest.raises(ProviderMissing):
         open_logits(b"model", "cuda", "fp16")
-    assert runtime.severity == 3
+    assert fake_without_libraries.severity == 3
 
 
-def test_cuda_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_a_gpu(fake: FakeRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gpu() -> None:
+        raise GpuUnavailable("no NVIDIA GPU")
+
+    monkeypatch.setattr(module, "check_gpu", no_gpu)
+    for call in (check_provider, lambda *words: open_logits(b"", *words)):
+        with pytest.raises(ProviderMissing, match="cuda: no NVIDIA GPU"):
+            call("cuda", "fp16")
+    assert not fake.opened
+
+
+@pytest.mark.usefixtures("fake_without_libraries")
+def test_cuda_that_does_not_start() -> None:
     """ONNX Runtime goes on with the CPU, whose figures would be taken for the GPU's."""
-    monkeypatch.setattr(module, "ort", FakeRuntime(starts=False))
     with pytest.raises(ProviderMissing, match="could not start"):
         open_logits(b"model", "cuda", "fp16")

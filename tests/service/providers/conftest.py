@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,7 +66,8 @@ class Value:
             self.data[...] = array
 
     def numpy(self) -> Any:
-        return self.data
+        with self.runtime.using_the_gpu():
+            return self.data.copy()
 
 
 class Binding:
@@ -92,6 +94,11 @@ class FakeSession:
     runs: list[tuple[Binding, RunOptions | None]] = field(default_factory=list)
     graphs: dict[tuple[int, str], Binding] = field(default_factory=dict)
     threads: set[int] = field(default_factory=set)
+    planned: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        with self.runtime.using_the_gpu():  # which holds its weights
+            weakref.finalize(self, self.runtime.was_freed)
 
     def get_providers(self) -> list[str]:
         return self.names
@@ -118,11 +125,18 @@ class FakeSession:
         self.threads.add(threading.get_ident())
         assert len(self.threads) == 1, "a session that captures was run by two threads"
         graph = (threading.get_ident(), options.entries["gpu_graph_id"])
-        assert int(graph[1]) > 0
-        if graph in self.graphs:
+        if graph[1] == "-1":
+            with self.runtime.using_the_gpu():
+                self._compute(binding)
+                self.planned.add(len(binding.inputs["image"].data))
+        elif graph in self.graphs:
             with self.runtime.using_the_gpu():
                 self._compute(self.graphs[graph])
         else:
+            assert int(graph[1]) > 0
+            assert len(binding.inputs["image"].data) in self.planned, "all others wait while cuDNN is asked"
+            if self.runtime.no_captures:
+                raise RuntimeError("operation not permitted when stream is capturing")
             with self.runtime.capturing():
                 self._compute(binding)
             self.graphs[graph] = binding
@@ -144,6 +158,7 @@ class FakeRuntime:
     broken: frozenset[str] = frozenset()
     no_kernels: frozenset[str] = frozenset()  # opened, but not able to run
     no_graphs: bool = False  # part of the model runs elsewhere
+    no_captures: bool = False  # part of it waits for the GPU
     devices: list[Any] = field(default_factory=list)
     register_error: Exception | None = None
     registered: list[str] = field(default_factory=list)
@@ -154,6 +169,8 @@ class FakeRuntime:
     model: TinyModel = field(default_factory=TinyModel)
     busy: int = 0
     captures: int = 0
+    freed: int = 0
+    faults: list[str] = field(default_factory=list)
     at_capture: Callable[[], None] = lambda: None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -177,6 +194,11 @@ class FakeRuntime:
         yield
         with self._lock:
             self.busy -= 1
+
+    def was_freed(self) -> None:
+        self.freed += 1
+        if self.busy < 0:
+            self.faults.append("memory was freed while a graph was being captured")
 
     @contextmanager
     def capturing(self) -> Iterator[None]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from service.providers import Arithmetic, ProviderUnavailable, Share, cuda, open_session
@@ -26,7 +28,7 @@ def test_one_session_with_two_slots_in_fp32(fake: FakeRuntime) -> None:
         }
     }
     check_answers(opened.session, fake.model)
-    assert [options for _, options in inner.runs] == [None] * 3
+    assert [options for _, options in inner.runs] == [None] * 4  # the first tries it out
 
 
 def test_every_option_of_the_operator(fake: FakeRuntime) -> None:
@@ -68,6 +70,17 @@ def test_a_model_that_takes_no_graphs_goes_without(fake: FakeRuntime, caplog: py
     assert (opened.provider, opened.passed_over) == ("cuda", ())
     assert "CUDA graphs are not used, and every change of batch size is slow: This session cannot" in caplog.text
     check_answers(opened.session, fake.model)
+
+
+def test_a_model_that_cannot_be_captured_goes_without(fake: FakeRuntime, caplog: pytest.LogCaptureFixture) -> None:
+    fake.no_captures = True
+    session = open_session(MODEL, "cuda", Share(2)).session
+    assert "CUDA graphs are not used" in caplog.text
+    assert "operation not permitted when stream is capturing" in caplog.text
+    del fake.sessions[:2]
+    gc.collect()
+    assert fake.freed == 2  # what could not be captured is held no longer
+    check_answers(session, fake.model)
 
 
 def test_errors_are_logged_until_it_runs(fake: FakeRuntime) -> None:

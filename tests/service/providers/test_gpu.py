@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnxruntime
 import pytest
 
 from model_store.stored_model import StoredModel
-from service.providers import ProviderUnavailable, Share, open_session
+from service.providers import ProviderUnavailable, Share, close, open_session
 from service.providers.gpu import GpuSession, check_gpu
 from service.settings import ProviderSettings
 from tests.service.conftest import TinyModel
@@ -77,7 +78,8 @@ def test_a_graph_for_each_batch_size(fake: FakeRuntime) -> None:
     check_answers(session, fake.model, [1, 2, 3, 1, 2, 3])
     (inner,) = fake.sessions
     ids = [options.entries["gpu_graph_id"] for _, options in inner.runs if options is not None]
-    assert ids == ["1", "2", "3", "1", "2", "3"]
+    # Of each size a run that is not captured, the capture, and the answer; that of 1 was tried out before.
+    assert ids == ["-1", "1", "1", "1", "-1", "2", "2", "-1", "3", "3", "1", "2", "3"]
     assert fake.captures == 3
 
 
@@ -85,7 +87,7 @@ def test_a_graph_serves_whichever_outputs_are_asked_for(fake: FakeRuntime) -> No
     session = open_session(MODEL, "cuda", Share(4, 1), GRAPHS).session
     for names in (["logits"], ["embedding"], ["embedding", "logits"], ["logits"]):
         session.run(names, {"image": some_images(2)})
-    assert fake.captures == 1
+    assert fake.captures == 2  # that of one image, which was tried out, and this
 
 
 def test_with_graphs_a_slot_has_a_session_and_a_thread_of_its_own(fake: FakeRuntime) -> None:
@@ -124,6 +126,51 @@ def test_nothing_else_runs_while_a_graph_is_captured(fake: FakeRuntime) -> None:
         over.set()
         for done in (capture, *others):
             done.result(60)
+
+
+def test_sessions_without_graphs_keep_out_of_captures_too(fake: FakeRuntime) -> None:
+    plain = open_session(MODEL, "cuda", Share(4, 2), ProviderSettings(cuda_graphs=False)).session
+    captured = open_session(MODEL, "cuda", Share(4, 2), GRAPHS).session
+    random = np.random.default_rng(0)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [(session, random.integers(1, 9, 20)) for session in (plain, captured) * 4]
+        for done in [pool.submit(check_answers, session, fake.model, sizes) for session, sizes in asked]:
+            done.result()
+
+
+def test_opening_and_closing_keep_out_of_captures(fake: FakeRuntime) -> None:
+    """A version that is replaced is closed while the next one warms up."""
+    kept = open_session(MODEL, "cuda", Share(4, 2), GRAPHS).session
+    begun, over = threading.Event(), threading.Event()
+
+    def at_capture() -> None:
+        begun.set()
+        assert over.wait(60)
+
+    fake.at_capture = at_capture
+    with ThreadPoolExecutor(3) as pool:
+        capture = pool.submit(check_answers, kept, fake.model, [2])
+        assert begun.wait(60)
+        fake.at_capture = lambda: None
+        opened = pool.submit(open_session, MODEL, "cuda", Share(4, 2), GRAPHS)
+        assert not wait([opened], 0.05).done
+        over.set()
+        capture.result(60)
+        old = opened.result(60).session
+        begun.clear()
+        over.clear()
+        fake.at_capture = at_capture
+        capture = pool.submit(check_answers, kept, fake.model, [3])
+        assert begun.wait(60)
+        del fake.sessions[2:]
+        closed = pool.submit(close, old)
+        assert not wait([closed], 0.05).done
+        over.set()
+        capture.result(60)
+        closed.result(60)
+    del old, opened
+    gc.collect()
+    assert (fake.freed, fake.faults) == (2, [])
 
 
 def test_any_mix_of_sizes_from_many_threads(fake: FakeRuntime) -> None:
