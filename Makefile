@@ -29,7 +29,8 @@ BENCH_OUT ?= build/bench
 BENCH_STORE ?=
 BENCH_OPTIONS ?=
 
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input
+# Modules are compiled as they are imported: of PyTorch's and others' tens of thousands, few ever are.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile
 
 .PHONY: help serve test test-slow test-reliability test-container test-gpu system-tools container-tools lint types format bench install \
 	install-dev lock audit licenses sbom release-check export-default clean

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,15 +56,19 @@ def judge(report: Report) -> tuple[int, list[str]]:
 
 def audit(locks: Sequence[Path], ask: Callable[[Path], Report] = ask) -> int:
     """Say what is known of each lock file; the worst status."""
-    worst = 0
-    for lock in locks:
+
+    def judged(lock: Path) -> tuple[int, list[str]]:
         try:
-            status, lines = judge(ask(lock))
+            return judge(ask(lock))
         except OSError as error:
-            status, lines = NOT_DONE, [f"no audit: {error}"]
-        for line in lines:
-            click.echo(f"{lock.name}: {line}")
-        worst = FOUND if FOUND in (worst, status) else max(worst, status)
+            return NOT_DONE, [f"no audit: {error}"]
+
+    worst = 0
+    with ThreadPoolExecutor() as pool:  # they wait for the service of advisories, most of the time
+        for lock, (status, lines) in zip(locks, pool.map(judged, locks), strict=True):
+            for line in lines:
+                click.echo(f"{lock.name}: {line}")
+            worst = FOUND if FOUND in (worst, status) else max(worst, status)
     return worst
 
 
