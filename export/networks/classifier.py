@@ -25,5 +25,6 @@ class Classifier(nn.Module):
 def he_initialise(net: nn.Module) -> None:
     """He initialisation of every convolution (https://arxiv.org/abs/1502.01852), as the 2015 paper trains."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        # Of a skeleton there is nothing to draw, and drawing it would load PyTorch's compiler first, for a second.
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
