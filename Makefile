@@ -32,7 +32,7 @@ BENCH_OPTIONS ?=
 # Modules are compiled as they are imported: of PyTorch's and others' tens of thousands, few ever are.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-input --no-compile
 
-.PHONY: help serve test test-slow test-reliability test-container test-gpu system-tools container-tools lint types format bench install \
+.PHONY: help serve test test-slow test-reliability test-container test-gpu system-tools reliability-tools container-tools lint types format bench install \
 	install-dev lock audit licenses sbom release-check export-default clean
 
 help: ## List these targets
@@ -72,6 +72,7 @@ test: install-dev ## Run the tests
 
 # What tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
 SLOW_TOOLS := chromium:chromium promtool:prometheus kubectl:kubernetes-client
+RELIABILITY_TOOLS := faketime:faketime
 CONTAINER_TOOLS := buildah:buildah podman:podman runc:runc debootstrap:debootstrap docker-compose:docker-compose promtool:prometheus
 
 define install_tools
@@ -94,7 +95,10 @@ container-tools: ## Install what container tests use of the system (buildah, pod
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
 	@$(PYTEST) -m "slow and not reliability and not container" $(IN_PARALLEL) --durations 30
 
-test-reliability: install-dev ## Load and break a running service; prints what its promises came to
+reliability-tools: ## Install what tests of faults use of the system (faketime), where this is Debian and you are root
+	$(call install_tools,$(RELIABILITY_TOOLS))
+
+test-reliability: install-dev reliability-tools ## Load and break a running service; prints what its promises came to
 	@$(PYTEST) -m reliability -s
 
 test-container: install-dev container-tools ## Build the image and run it, where buildah and podman are
