@@ -11,10 +11,11 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from export import train
-from export.checkpoints.checkpoint import Checkpoint, Training, read_checkpoint
+from export.checkpoints.checkpoint import Checkpoint, read_checkpoint
 from export.checkpoints.fitting import choose, load_network
 from export.checkpoints.labels import Labels, default_labels, origin_labels, read_labels
 from export.checkpoints.origins import Description
+from export.checkpoints.training import Training
 from export.errors import ExportError
 from export.graphs.contract import Maps
 from export.graphs.foreign_file import OnnxFile, read_onnx

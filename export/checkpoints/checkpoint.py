@@ -35,7 +35,7 @@ from export.checkpoints.training import Training
 from export.checkpoints.weight_files import CheckpointError, WeightFile, read_weight_file
 from export.networks import specs
 
-__all__ = ["COUNTER", "Checkpoint", "CheckpointError", "Training", "read_checkpoint", "shape_of"]
+__all__ = ["COUNTER", "Checkpoint", "CheckpointError", "read_checkpoint", "shape_of"]
 
 # BatchNorm's count of batches, which old checkpoints lack and inference ignores.
 COUNTER: Final = "num_batches_tracked"

@@ -53,12 +53,8 @@ class Served:
         """Close it when nobody uses it any more, and drop its sessions; it must be out of the registry already."""
         await self._unused.wait()
         await self.pipeline.close()
-        held = [self.pipeline.release()]  # no garbage collection is waited for
-
-        def drop() -> None:
-            held.pop().close()
-
-        await asyncio.to_thread(drop)  # as it takes a while
+        held = [self.pipeline.release()]  # no garbage collection is waited for; in a thread as it takes a while
+        await asyncio.to_thread(lambda: held.pop().close())
 
 
 @dataclass(frozen=True)

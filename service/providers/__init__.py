@@ -73,12 +73,15 @@ def close(session: ProviderSession) -> None:
 
 
 def starts_on_gpu(requested: Literal["auto"] | Provider) -> bool:
-    """Whether the provider that is tried first computes on a GPU; no model is loaded to find out."""
+    """Whether the provider that is tried first computes on a GPU; neither a model nor a CPU's provider is loaded."""
+    first = AUTO_ORDER[0] if requested == "auto" else requested
+    if kind(first) != "GPU":
+        return False
     try:
-        names, _ = candidates(requested)
+        PROVIDERS[first].check()
     except ProviderUnavailable:
         return False
-    return kind(names[0]) == "GPU"
+    return True
 
 
 ModelFile = Path | Callable[[Provider], tuple[Model, Arithmetic]]

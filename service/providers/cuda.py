@@ -18,7 +18,7 @@ from service.providers.base import (
     Share,
     refuse_bf16,
 )
-from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start, try_out
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start, tried
 from service.settings import ProviderSettings
 
 logger = logging.getLogger(__name__)
@@ -52,21 +52,17 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     device, slots = ("cuda", options.gpu_device), share.slots("cuda")
     # Tensor cores want the channels last; fp32 without them is quicker as the file has it (docs/providers.md).
     chosen = cuda_options(options) | ({"prefer_nhwc": "1"} if precision == "fp16" else {})
+    why = None
     if options.cuda_graphs:
         captured = chosen | {"enable_cuda_graph": "1"}
         try:
-            return _tried(GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True))
+            return tried(GpuSession([_start(model, captured) for _ in range(slots)], device, graphs=True))
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, without a common base
             why = str(error)
-        # Behind ``except``, where the error would keep the failed sessions' memory.
-        session = _tried(GpuSession([_start(model, chosen)] * slots, device))  # or what is wrong is not the graph
+    # Behind ``except``, where the error would keep the failed sessions' memory.
+    session = tried(GpuSession([_start(model, chosen)] * slots, device))
+    if why is not None:  # it was the graph, then
         logger.warning("CUDA graphs are not used, and every change of batch size is slow: %s", why)
-        return session
-    return _tried(GpuSession([_start(model, chosen)] * slots, device))
-
-
-def _tried(session: GpuSession) -> GpuSession:
-    try_out(session)
     return session
 
 

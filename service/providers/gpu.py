@@ -25,7 +25,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from model_store import nvidia
-from service.providers.base import Model, ProviderSession, ProviderUnavailable, session_options
+from service.providers.base import Model, ProviderUnavailable, session_options
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -106,13 +106,6 @@ def start(model: Model, providers: Sequence[Any], called: str) -> Any:
     # From here on cuDNN calls each way to compute that it tries in vain an error; what fails is raised anyway.
     ort.set_default_logger_severity(4)
     return session
-
-
-def try_out(session: ProviderSession) -> None:
-    """One blank image (uint8, as every model's): a GPU of a wrong architecture or without memory fails only here."""
-    (image,) = session.get_inputs()
-    blank = np.zeros((1, *image.shape[1:]), np.uint8)
-    session.run([output.name for output in session.get_outputs()], {image.name: blank})
 
 
 @dataclass(frozen=True)
@@ -237,3 +230,14 @@ class GpuSession:
             while not self._idle.empty():
                 self._idle.get().close()
             del self._session
+
+
+def tried(session: GpuSession) -> GpuSession:
+    """``session`` after one blank image (uint8, as every model's).
+
+    A GPU of a wrong architecture or without memory fails only then.
+    """
+    (image,) = session.get_inputs()
+    blank = np.zeros((1, *image.shape[1:]), np.uint8)
+    session.run([output.name for output in session.get_outputs()], {image.name: blank})
+    return session

@@ -25,7 +25,7 @@ from service.providers.base import (
 )
 from service.providers.cuda import NAME as CUDA_NAME
 from service.providers.cuda import cuda_options
-from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start, try_out
+from service.providers.gpu import GpuSession, check_gpu, forbid_tf32, start, tried
 from service.settings import ProviderSettings
 
 NAME: Final = "TensorrtExecutionProvider"
@@ -46,9 +46,7 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     # What TensorRT does not take runs on CUDA.
     providers = [(NAME, chosen), (CUDA_NAME, cuda_options(options)), "CPUExecutionProvider"]
     slots = [start(model, providers, "TensorRT")] * share.slots("tensorrt")
-    session = GpuSession(slots, ("cuda", options.gpu_device))
-    try_out(session)
-    return session
+    return tried(GpuSession(slots, ("cuda", options.gpu_device)))
 
 
 def _profile(model: Model, max_batch: int | None) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from service.providers import ProviderUnavailable, Share, open_session
 from service.providers.base import ProviderSession
 from service.providers.gpu import check_gpu
 from service.settings import ProviderSettings
-
-ROOT = Path(__file__).parents[2]
 
 Outputs = dict[str, npt.NDArray[Any]]
 

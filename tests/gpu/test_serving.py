@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,18 @@ import httpx
 import numpy as np
 import pytest
 
-from model_store.store import EMBEDDED_MODELS
-from tests.end_to_end.conftest import Reference, Server, picture, running
+from model_store.store import EMBEDDED_MODELS, ModelStore
+from tests.end_to_end.conftest import ROOT, Reference, Server, picture, running
 from tests.end_to_end.conftest import reference as reference
-from tests.gpu.conftest import ROOT
 
 SHIP = (ROOT / "docs/images/ship.jpg").read_bytes()
+(NAME,) = ModelStore(EMBEDDED_MODELS).names()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The embedded models, to add to."""
+    return Path(shutil.copytree(EMBEDDED_MODELS, tmp_path / "store"))
 
 
 @pytest.fixture(scope="module", params=[{}, {"RESNET_CUDA_GRAPHS": "false"}], ids=["graphs", "plain"])
@@ -66,14 +73,14 @@ def test_workers_share_a_gpu() -> None:
         assert server.stop() == 0
 
 
-def test_a_half_precision_variant_is_gated_on_the_gpu_and_served_there(tmp_path: Path, reference: Reference) -> None:
-    name = next(EMBEDDED_MODELS.iterdir()).name
-    store, photos = tmp_path / "store", tmp_path / "photos"
+def test_a_half_precision_variant_is_gated_on_the_gpu_and_served_there(
+    tmp_path: Path, store: Path, reference: Reference
+) -> None:
+    photos = tmp_path / "photos"
     photos.mkdir()
     for seed in range(200):
         (photos / f"{seed}.jpg").write_bytes(picture(seed))
-    subprocess.run(["cp", "-r", str(EMBEDDED_MODELS), str(store)], check=True)
-    command = ["-m", "export", "quantize", name, "--store", str(store), "--precision", "fp16", "--provider", "cuda"]
+    command = ["-m", "export", "quantize", NAME, "--store", str(store), "--precision", "fp16", "--provider", "cuda"]
     subprocess.run([sys.executable, *command, "--calibrate", str(photos)], cwd=ROOT, check=True)
     with running(RESNET_MODEL_STORE=str(store)) as server:
         (model,) = httpx.get(f"{server.url}/v1/models").json()["models"]
@@ -86,11 +93,8 @@ def test_a_half_precision_variant_is_gated_on_the_gpu_and_served_there(tmp_path:
     assert 1e-6 < error < 0.02  # half precision, and no less
 
 
-def test_tuning_finds_the_gpu(tmp_path: Path) -> None:
-    name = next(EMBEDDED_MODELS.iterdir()).name
-    store = tmp_path / "store"
-    subprocess.run(["cp", "-r", str(EMBEDDED_MODELS), str(store)], check=True)
-    command = ["-m", "service", "tune", name, "--store", str(store), "--seconds", "0.2", "--rounds", "1", "--json"]
+def test_tuning_finds_the_gpu(store: Path) -> None:
+    command = ["-m", "service", "tune", NAME, "--store", str(store), "--seconds", "0.2", "--rounds", "1", "--json"]
     done = subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, check=False)
     assert done.returncode in (0, 1)  # 1: a profile, but short of the latency goal
     assert "cuda" in json.dumps(json.loads(done.stdout))

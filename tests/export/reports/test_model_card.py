@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from export.checkpoints.checkpoint import Training
 from export.checkpoints.labels import CIFAR10
+from export.checkpoints.training import Training
 from export.reports.model_card import CardNotes, render_card, renew_card
 from model_store.manifest import (
     Accuracy,

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from model_store.stored_model import StoredModel
 from service.providers import ProviderUnavailable, Share, close, open_session
+from service.providers.base import ProviderSession
 from service.providers.gpu import GpuSession, check_gpu
 from service.settings import ProviderSettings
 from tests.service.conftest import TinyModel
@@ -108,9 +111,9 @@ def test_warming_up_reaches_every_slot(fake: FakeRuntime) -> None:
     assert fake.captures == 6
 
 
-def test_nothing_else_runs_while_a_graph_is_captured(fake: FakeRuntime) -> None:
-    session = open_session(MODEL, "cuda", Share(4, 3), GRAPHS).session
-    check_answers(session, fake.model, [1] * 3)
+@contextmanager
+def held_capture(fake: FakeRuntime, session: ProviderSession, size: int) -> Iterator[None]:
+    """A graph of ``size`` is being captured while the block lasts, and other captures are not held up."""
     begun, over = threading.Event(), threading.Event()
 
     def at_capture() -> None:
@@ -118,13 +121,25 @@ def test_nothing_else_runs_while_a_graph_is_captured(fake: FakeRuntime) -> None:
         assert over.wait(60)
 
     fake.at_capture = at_capture
-    with ThreadPoolExecutor(3) as pool:
-        capture = pool.submit(check_answers, session, fake.model, [2])
-        assert begun.wait(60)
-        others = [pool.submit(check_answers, session, fake.model, [1]) for _ in range(2)]
-        assert not any(other.done() for other in others)
-        over.set()
-        for done in (capture, *others):
+    with ThreadPoolExecutor(1) as pool:
+        capture = pool.submit(check_answers, session, fake.model, [size])
+        try:
+            assert begun.wait(60)
+            fake.at_capture = lambda: None
+            yield
+        finally:
+            over.set()
+        capture.result(60)
+
+
+def test_nothing_else_runs_while_a_graph_is_captured(fake: FakeRuntime) -> None:
+    session = open_session(MODEL, "cuda", Share(4, 3), GRAPHS).session
+    check_answers(session, fake.model, [1] * 3)
+    with ThreadPoolExecutor(2) as pool:
+        with held_capture(fake, session, 2):
+            others = [pool.submit(check_answers, session, fake.model, [1]) for _ in range(2)]
+            assert not any(other.done() for other in others)
+        for done in others:
             done.result(60)
 
 
@@ -141,32 +156,15 @@ def test_sessions_without_graphs_keep_out_of_captures_too(fake: FakeRuntime) -> 
 def test_opening_and_closing_keep_out_of_captures(fake: FakeRuntime) -> None:
     """A version that is replaced is closed while the next one warms up."""
     kept = open_session(MODEL, "cuda", Share(4, 2), GRAPHS).session
-    begun, over = threading.Event(), threading.Event()
-
-    def at_capture() -> None:
-        begun.set()
-        assert over.wait(60)
-
-    fake.at_capture = at_capture
-    with ThreadPoolExecutor(3) as pool:
-        capture = pool.submit(check_answers, kept, fake.model, [2])
-        assert begun.wait(60)
-        fake.at_capture = lambda: None
-        opened = pool.submit(open_session, MODEL, "cuda", Share(4, 2), GRAPHS)
-        assert not wait([opened], 0.05).done
-        over.set()
-        capture.result(60)
+    with ThreadPoolExecutor(1) as pool:
+        with held_capture(fake, kept, 2):
+            opened = pool.submit(open_session, MODEL, "cuda", Share(4, 2), GRAPHS)
+            assert not wait([opened], 0.05).done
         old = opened.result(60).session
-        begun.clear()
-        over.clear()
-        fake.at_capture = at_capture
-        capture = pool.submit(check_answers, kept, fake.model, [3])
-        assert begun.wait(60)
         del fake.sessions[2:]
-        closed = pool.submit(close, old)
-        assert not wait([closed], 0.05).done
-        over.set()
-        capture.result(60)
+        with held_capture(fake, kept, 3):
+            closed = pool.submit(close, old)
+            assert not wait([closed], 0.05).done
         closed.result(60)
     del old, opened
     gc.collect()
