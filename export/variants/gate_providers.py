@@ -18,7 +18,7 @@ import onnxruntime as ort
 from export.variants.gate import GateError, Logits, cpu_logits, logits_by
 from model_store.cpu_features import cpu_features
 from model_store.manifest import Precision
-from model_store.nvidia import GpuUnavailable, check_gpu
+from model_store.nvidia import GpuUnavailable, check_gpu, layout, open_session
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
 from model_store.reports import GateProvider
 
@@ -71,19 +71,10 @@ def _check_cuda() -> None:
 
 
 def _open_cuda(model: Path | bytes, precision: Precision) -> Logits:
-    ort.set_default_logger_severity(3)  # but for what keeps CUDA from starting
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
-    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-    if precision == "fp16":
-        options["prefer_nhwc"] = "1"
+    options = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"} | layout(precision)
     providers = [(_CUDA, options), "CPUExecutionProvider"]
-    # Or a run that fails there would be done again on the CPU, and measured as the GPU's.
-    session = _loaded("cuda", lambda: ort.InferenceSession(model, _options(), providers=providers, enable_fallback=0))
-    # Where CUDA's libraries cannot be loaded, ONNX Runtime goes on with the CPU and only logs it.
-    if session.get_providers()[0] != _CUDA:
-        raise ProviderMissing("cuda: ONNX Runtime could not start it")
-    ort.set_default_logger_severity(4)  # each way to compute that cuDNN tries in vain would be an error in the log
-    return logits_by(session)
+    return logits_by(_loaded("cuda", lambda: open_session(model, _options(), providers, "CUDA")))
 
 
 def _options() -> Any:
@@ -95,6 +86,8 @@ def _options() -> Any:
 def _loaded(provider: GateProvider, load: Callable[[], Any]) -> Any:
     try:
         return load()
+    except GpuUnavailable as reason:
+        raise ProviderMissing(f"{provider}: {reason}") from reason
     except Exception as error:  # ONNX Runtime's exceptions share no other public base
         raise GateError(f"{provider} cannot load the file: {' '.join(str(error).split())}") from error
 

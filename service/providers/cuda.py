@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from model_store import nvidia
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
@@ -50,8 +51,7 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     forbid_tf32()
     ort.preload_dlls()  # CUDA and cuDNN from their Python packages
     device, slots = ("cuda", options.gpu_device), share.slots("cuda")
-    # Tensor cores want the channels last; fp32 without them is quicker as the file has it (docs/providers.md).
-    chosen = cuda_options(options) | ({"prefer_nhwc": "1"} if precision == "fp16" else {})
+    chosen = cuda_options(options) | nvidia.layout(precision)
     why = None
     if options.cuda_graphs:
         captured = chosen | {"enable_cuda_graph": "1"}

@@ -93,19 +93,12 @@ _CAPTURES: Final = _Captures()
 
 
 def start(model: Model, providers: Sequence[Any], called: str) -> Any:
-    """An ``InferenceSession`` whose first provider runs; ``ProviderUnavailable`` says ``called`` where it does not.
-
-    ONNX Runtime would open the model again on other providers, or go on there after a failed run, and only print it.
-    """
-    ort.set_default_logger_severity(3)  # its warnings are about plugins
-    with _CAPTURES.run():
-        session = ort.InferenceSession(model, session_options(1), providers=providers, enable_fallback=0)
-    wanted = providers[0][0]
-    if session.get_providers()[0] != wanted:  # its libraries could not be loaded, which it only logs
-        raise ProviderUnavailable(f"ONNX Runtime could not start {called}; are its libraries where the loader looks?")
-    # From here on cuDNN calls each way to compute that it tries in vain an error; what fails is raised anyway.
-    ort.set_default_logger_severity(4)
-    return session
+    """An ``InferenceSession`` whose first provider runs; ``ProviderUnavailable`` says ``called`` where it does not."""
+    try:
+        with _CAPTURES.run():
+            return nvidia.open_session(model, session_options(1), providers, called)
+    except nvidia.GpuUnavailable as reason:
+        raise ProviderUnavailable(str(reason)) from reason
 
 
 @dataclass(frozen=True)
