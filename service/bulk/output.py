@@ -4,6 +4,7 @@
       _run.json        what is computed: model, options; its being there says that the plan is whole
       _plan.parquet    the parts
       part-00000.parquet ...
+      _unfinished-...  what is being written here, or was by one that was killed
 
 Readers of Parquet folders skip names that begin with an underscore.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
 
@@ -29,6 +31,7 @@ from service.settings import Provider
 
 _RUN: Final = "_run.json"
 _PLAN: Final = "_plan.parquet"
+_UNFINISHED: Final = "_unfinished-"
 _PLAN_SCHEMA: Final = pyarrow.schema(
     [("number", pyarrow.int64()), ("images", pyarrow.int64()), ("part", pyarrow.string())]
 )
@@ -104,7 +107,7 @@ class Output:
         if self._files.exists(self._path(_RUN)):
             self._check_same(run)
             return True
-        if self._files.exists(self._root) and self._names() - {_PLAN}:
+        if self._files.exists(self._root) and self._names() - self._unfinished() - {_PLAN}:
             raise BulkError(f"{self.url}: there already, and none of bulk's; name another --output")
         self._files.makedirs(self._root, exist_ok=True)
         with self._writing(_PLAN, _PLAN_SCHEMA) as plan:
@@ -128,6 +131,12 @@ class Output:
         if different:
             was = ", ".join(f"{name} {getattr(before, name)!r}" for name in different)
             raise BulkError(f"{self.url} is of another run ({was}); name another --output, or the same options")
+
+    def tidy(self) -> None:
+        """Remove what killed writers left half written; for when all parts are there, and nothing is written."""
+        for name in self._unfinished():
+            with contextlib.suppress(FileNotFoundError):
+                self._files.rm_file(self._path(name))
 
     def counts(self) -> tuple[int, int]:
         """Images of the plan, and those of finished parts."""
@@ -186,6 +195,9 @@ class Output:
         self._files.invalidate_cache()
         return {str(path).rpartition("/")[2] for path in self._files.ls(self._root, detail=False)}
 
+    def _unfinished(self) -> set[str]:
+        return {name for name in self._names() if name.startswith(_UNFINISHED)}
+
     @contextlib.contextmanager
     def _writing(self, name: str, columns: pyarrow.Schema) -> Iterator[pyarrow.parquet.ParquetWriter]:
         with self._atomic(name) as file, pyarrow.parquet.ParquetWriter(file, columns, compression="zstd") as writer:
@@ -204,7 +216,7 @@ class Output:
                 raise
             file.close()
             return
-        unfinished = f"{self._root}/_{name}.{os.getpid()}"
+        unfinished = self._path(f"{_UNFINISHED}{name}-{uuid.uuid4().hex}")
         try:
             with open(unfinished, "wb") as file:  # noqa: PTH123 - a path as fsspec has it
                 yield file

@@ -119,6 +119,7 @@ def bulk(
     # By names alone: Arrow's threads, which reading a table leaves behind for a moment, would meet the program's end.
     if gone := set(pending) - out.finished():
         raise BulkError(f"{out.url}: {len(gone)} parts have no images any more: what they were planned of has changed")
+    out.tidy()
     _summary(out, progress, before, told, as_json)
     sys.exit(SOME_FAILED if progress.failed else 0)
 

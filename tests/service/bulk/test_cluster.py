@@ -67,4 +67,4 @@ def test_a_lost_node_loses_and_doubles_nothing(cluster: Any, tmp_path: Path) -> 
     assert f'"images": {IMAGES}' in summary
     keys = pyarrow.parquet.read_table(out)["key"].to_pylist()
     assert keys == [f"{number:05d}.png" for number in range(IMAGES)]
-    assert not list(out.glob("_part-*"))
+    assert not list(out.glob("_unfinished-*"))

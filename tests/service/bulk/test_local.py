@@ -131,6 +131,20 @@ def test_a_part_is_whole_or_absent(photos: Path, scorer: Scorer, tmp_path: Path)
     assert len(rows_of(str(tmp_path / "out"))) == 5
 
 
+def test_what_killed_writers_left_is_in_nobodys_way(photos: Path, tmp_path: Path) -> None:
+    folder, run = tmp_path / "out", a_run(photos)
+    folder.mkdir()
+    (folder / "_plan.parquet").write_bytes(b"of a run that was killed before it began")
+    left = folder / "_unfinished-_plan.parquet-0123"
+    left.write_bytes(b"half")
+    output = begun(str(folder), run)
+    assert output.counts() == (IMAGES, 0)
+    output.tidy()
+    assert not left.exists()
+    assert output.begin(run, iter([])) is True
+    Output(str(tmp_path / "out")).tidy()  # nothing left: nothing done
+
+
 def test_another_run_is_not_mixed_in(photos: Path, tmp_path: Path) -> None:
     url = str(tmp_path / "out")
     begun(url, a_run(photos))

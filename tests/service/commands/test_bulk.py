@@ -118,8 +118,10 @@ def test_a_killed_run_goes_on_without_doing_anything_twice(how: signal.Signals, 
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     if len(before) == IMAGES // PART:
         pytest.fail("the run was over before it could be killed")
+    (out / "_unfinished-part-00002.parquet-0123").write_bytes(b"what a killed one leaves, as chance has it")
     done = bulk(store, *arguments)
     assert done.returncode == 0, done.stderr
+    assert not list(out.glob("_unfinished-*"))
     assert json.loads(done.stdout)["images"] == IMAGES - PART * len(before)
     assert before.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}.items()
     keys = pyarrow.parquet.read_table(out)["key"].to_pylist()
