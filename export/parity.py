@@ -23,6 +23,7 @@ from export.graphs.contract import INPUT
 from export.images.image_sets import ImageSet, Pixels
 from export.reports.progress import shown
 from model_store.manifest import Accuracy, Parity
+from model_store.onnx_session import open_onnx
 
 Floats = npt.NDArray[np.float32]
 
@@ -108,7 +109,7 @@ def open_session(model: Path | bytes) -> ort.InferenceSession:
     # Threads that spin while they wait would take the cores from PyTorch, which runs in turn with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return open_onnx(model, options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no other public base
         raise ParityError(f"ONNX Runtime cannot load the file: {error}") from error
 

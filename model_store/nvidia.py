@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model_store.manifest import Precision
+from model_store.onnx_session import open_onnx
 
 
 class GpuUnavailable(Exception):
@@ -37,14 +38,11 @@ def layout(precision: Precision) -> dict[str, str]:
 
 
 def open_session(model: Path | bytes, options: Any, providers: Sequence[Any], called: str) -> Any:
-    """An ``InferenceSession`` whose first provider runs; ``GpuUnavailable`` says ``called`` where it cannot.
-
-    ONNX Runtime would open the model again on other providers, or go on there after a failed run, and only print it.
-    """
+    """An ``InferenceSession`` whose first provider runs; ``GpuUnavailable`` says ``called`` where it cannot."""
     import onnxruntime as ort
 
     ort.set_default_logger_severity(3)  # its warnings are about plugins
-    session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+    session = open_onnx(model, options, providers)
     if session.get_providers()[0] != providers[0][0]:  # its libraries could not be loaded, which it only logs
         raise GpuUnavailable(f"ONNX Runtime could not start {called}; are its libraries where the loader looks?")
     # From here on cuDNN calls each way to compute that it tries in vain an error; what fails is raised anyway.

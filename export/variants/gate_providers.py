@@ -19,6 +19,7 @@ from export.variants.gate import GateError, Logits, cpu_logits, logits_by
 from model_store.cpu_features import cpu_features
 from model_store.manifest import Precision
 from model_store.nvidia import GpuUnavailable, check_gpu, layout, open_session
+from model_store.onnx_session import open_onnx
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
 from model_store.reports import GateProvider
 
@@ -58,7 +59,7 @@ def _open_openvino(model: Path | bytes, precision: Precision) -> Logits:
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     config = {"CPU": {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}}
     options.add_provider_for_devices([cpu_device()], {"load_config": json.dumps(config)})
-    return logits_by(_loaded("openvino", lambda: ort.InferenceSession(model, options)))
+    return logits_by(_loaded("openvino", lambda: open_onnx(model, options)))
 
 
 def _check_cuda() -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import onnxruntime as ort
-
+from model_store.onnx_session import open_onnx
 from service.providers.base import Arithmetic, ExecutionProvider, Model, Share, refuse_bf16, session_options
 from service.settings import ProviderSettings
 
@@ -18,7 +17,7 @@ from service.settings import ProviderSettings
 def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSettings) -> Any:
     del options
     refuse_bf16(precision)
-    return ort.InferenceSession(model, session_options(share.threads("cpu")), providers=["CPUExecutionProvider"])
+    return open_onnx(model, session_options(share.threads("cpu")), ["CPUExecutionProvider"])
 
 
 CPU = ExecutionProvider("cpu", lambda: None, _open)

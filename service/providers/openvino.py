@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import onnxruntime as ort
-
+from model_store.onnx_session import open_onnx
 from model_store.openvino_plugin import PluginUnavailable, cpu_device
 from service.process.cpus import allowed_cpus
 from service.providers.base import (
@@ -56,7 +55,7 @@ def _open(model: Model, share: Share, precision: Arithmetic, options: ProviderSe
     # Where OpenVINO took only parts of the graph, the rest would run elsewhere without a word.
     session.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session.add_provider_for_devices([device], {"load_config": json.dumps({"CPU": config})})
-    return ort.InferenceSession(model, session)
+    return open_onnx(model, session)
 
 
 OPENVINO = ExecutionProvider("openvino", _check, _open)

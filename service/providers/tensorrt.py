@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import onnxruntime as ort
 
+from model_store.onnx_session import open_onnx
 from service.providers.base import (
     Arithmetic,
     ExecutionProvider,
@@ -58,7 +59,7 @@ def _profile(model: Model, max_batch: int | None) -> dict[str, str]:
         return {}
     reading = session_options(1)
     reading.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    (image,) = ort.InferenceSession(model, reading, providers=["CPUExecutionProvider"]).get_inputs()
+    (image,) = open_onnx(model, reading, ["CPUExecutionProvider"]).get_inputs()
 
     def of(batch: int) -> str:
         return f"{image.name}:" + "x".join(map(str, (batch, *image.shape[1:])))
