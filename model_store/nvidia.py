@@ -17,17 +17,22 @@ class GpuUnavailable(Exception):
     """It cannot be had here; the message says why in one line."""
 
 
-def check_gpu() -> None:
-    """``GpuUnavailable`` unless the driver has an NVIDIA GPU, as it tells (NVML); asked before CUDA is."""
+def driver() -> tuple[Any, int]:
+    """What the driver tells by (NVML) and how many GPUs it has; ``GpuUnavailable`` where there is no driver."""
     try:
         import pynvml
     except ImportError as error:
         raise GpuUnavailable("nvidia-ml-py is not installed") from error
     try:
         pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
+        return pynvml, pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError as error:
         raise GpuUnavailable(f"no NVIDIA driver: {error}") from error
+
+
+def check_gpu() -> None:
+    """``GpuUnavailable`` unless the driver has an NVIDIA GPU; asked before CUDA is."""
+    _, count = driver()
     if not count:
         raise GpuUnavailable("no NVIDIA GPU")
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from prometheus_client import Gauge
 
+from model_store.nvidia import GpuUnavailable, driver
 from service.metrics.definitions import GPU_MEMORY, GPU_MEMORY_USED, GPU_UTILISATION, Definition
 
 logger = logging.getLogger(__name__)
@@ -45,15 +46,11 @@ class GpuGauges:
 
     def _open(self) -> list[Any]:
         try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            count = min(_MOST_GPUS, pynvml.nvmlDeviceGetCount())
-            self._nvml = pynvml
-            return [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-        except ImportError:
-            logger.warning("no metrics of GPUs: nvidia-ml-py is not installed")
-        except pynvml.NVMLError as error:
+            self._nvml, count = driver()
+            return [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(min(_MOST_GPUS, count))]
+        except GpuUnavailable as reason:
+            logger.warning("no metrics of GPUs: %s", reason)
+        except self._nvml.NVMLError as error:
             logger.warning("no metrics of GPUs: %s", error)
         return []
 

@@ -8,7 +8,6 @@ import pickle
 import shutil
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +27,7 @@ from model_store.store import EMBEDDED_MODELS, ModelStore, StoreError
 from tests.export.mistakes import the_mistake
 from tests.export.onnx_nets import usual
 from tests.export.origin_files import safetensors_bytes
+from tests.model_store.pictures import png_without_pixels
 
 pytestmark = pytest.mark.usefixtures("tiny_is_known")
 
@@ -295,12 +295,7 @@ def test_a_zip_without_its_directory(weights: Path, tmp_path: Path) -> None:
 
 
 def test_an_image_of_a_billion_pixels(weights: Path, tmp_path: Path) -> None:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
-
-    header = struct.pack(">LLBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
-    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    path = a_zip(tmp_path / "a.zip", {"a.png": png})
+    path = a_zip(tmp_path / "a.zip", {"a.png": png_without_pixels(40_000)})
     assert "cannot be decoded" in refused(tmp_path, weights, "--arch", "tiny", "--images", path)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -50,3 +52,14 @@ def saved(image: Image.Image, kind: str = "JPEG", **options: object) -> Image.Im
     file = io.BytesIO()
     image.save(file, kind, **options)
     return Image.open(file)
+
+
+def png_chunk(kind: bytes, data: bytes = b"") -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_without_pixels(side: int) -> bytes:
+    """A PNG that says it has ``side`` by ``side`` of them."""
+    head = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + png_chunk(b"IDAT", zlib.compress(b"")) + png_chunk(b"IEND")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 
 from model_store.transforms import to_tensor
 from service.images.decode import Decoder
+from tests.model_store.pictures import png_chunk
 from tests.service.conftest import a_picture, encode
 from tests.service.images.conftest import PILLOW_MAY_WARN, a_decoder, a_scaling_spec, a_spec, decoded, flat
 
@@ -160,10 +160,9 @@ def test_an_orientation_is_found_before_and_behind_the_pixels_of_a_png(
     orientation: int, order: str, behind: bool
 ) -> None:
     exif = _exif_of(orientation, order, 1)[6:]
-    chunk = struct.pack(">I", len(exif)) + b"eXIf" + exif + struct.pack(">I", zlib.crc32(b"eXIf" + exif))
     plain = encode(_CORNERED)
     at = plain.index(b"IEND") - 4 if behind else plain.index(b"IDAT") - 4
-    data = plain[:at] + chunk + plain[at:]
+    data = plain[:at] + png_chunk(b"eXIf", exif) + plain[at:]
     with Image.open(io.BytesIO(data)) as image:
         image.load()
         wanted = np.asarray(ImageOps.exif_transpose(image))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-import zlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +22,7 @@ from service.metrics import Metrics
 from service.providers import Share
 from service.settings import DecodeSettings
 from service.tracing import CURRENT, Request
+from tests.model_store.pictures import png_chunk
 from tests.service.conftest import Hold, TinyModel, a_picture, a_png, encode, expected, turns
 
 FAR = math.inf
@@ -278,7 +278,7 @@ def test_too_costly_images_are_counted_and_harm_no_neighbour(
     tiny_stored: StoredModel, tiny: TinyModel, decode_ahead: bool
 ) -> None:
     bomb = a_png(1)
-    bomb = bomb[:33] + (b"\x00\x00\x00\x00teSt" + zlib.crc32(b"teSt").to_bytes(4, "big")) * 500_000 + bomb[33:]
+    bomb = bomb[:33] + png_chunk(b"teSt") * 500_000 + bomb[33:]
 
     async def use(pipeline: Pipeline) -> None:
         results = await pipeline.run_many([a_png(0), bomb, a_png(3)], pipeline.top(1), FAR)
