@@ -101,7 +101,7 @@ class _Direct(Service[Any]):  # type: ignore[misc]
 
     def to_asgi(self, is_main: bool = True) -> ASGIApp:
         rest = BoundedBodies(cast("ASGIApp", super().to_asgi(is_main)), settings.limits.max_body_bytes)
-        allow_files(settings.connections.max_connections)
+        allow_files(settings.connections.max_connections, 1 if settings.server.grpc_port is None else 2)
         # What uvicorn takes when it starts, after this; BentoML gives no other way to choose it.
         kept = Connections(settings.connections, runtime.metrics.rejected, lambda: stopping.began)
         uvicorn_auto.AutoHTTPProtocol = guarded(kept, api)

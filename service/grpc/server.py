@@ -33,7 +33,7 @@ class GrpcServer:
     """Takes calls from ``start`` to ``stop``. Lives on the event loop that it is made on."""
 
     def __init__(self, runtime: Runtime) -> None:
-        limits = runtime.settings.limits
+        limits, connections = runtime.settings.limits, runtime.settings.connections
         self._credentials = grpc_credentials(runtime.settings.access)
         self._grace_s = limits.deadline_s  # no call takes longer
         self._methods = Methods(runtime)
@@ -42,6 +42,9 @@ class GrpcServer:
             ("grpc.max_receive_message_length", limits.max_body_bytes),  # unpacked, where it comes packed
             ("grpc.max_send_message_length", -1),
             ("grpc.max_concurrent_streams", limits.max_queue + _SPARE_CALLS),
+            ("grpc.max_allowed_incoming_connections", connections.max_connections),
+            ("grpc.max_connection_idle_ms", _ms(connections.keep_alive_s)),
+            ("grpc.server_handshake_timeout_ms", _ms(connections.header_timeout_s)),
         ]
         self._server: Any = None
         self.port = 0
@@ -114,3 +117,7 @@ class GrpcServer:
             else:
                 self.restarts += 1
                 return
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(1000 * seconds))

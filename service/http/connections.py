@@ -156,10 +156,12 @@ def only_probes(app: ASGIApp, counted: Callable[[str], None]) -> ASGIApp:
     return crowded
 
 
-def allow_files(connections: int) -> None:
-    """Raise this process's own limit of open files to what so many connections need, as far as it may be."""
+def allow_files(connections: int, protocols: int = 1) -> None:
+    """Raise this process's own limit of open files to what so many connections by each of ``protocols`` need, as far as
+    it may be.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _SPARE + _OTHER_FILES
+    wanted = protocols * connections + _SPARE + _OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

@@ -15,7 +15,8 @@ class ConnectionSettings(Group):
         ge=1,
         le=1_000_000,
         description="Connections a worker keeps open at most. Beyond it those that wait for a request make room, the "
-        "longest first; where all are in use, new ones get 503, but for the probes.",
+        "longest first; where all are in use, new ones get 503, but for the probes. Over gRPC it keeps as many again, "
+        "and closes those beyond.",
     )
     header_timeout_s: float = Field(
         10.0,
@@ -23,7 +24,7 @@ class ConnectionSettings(Group):
         le=3600,
         allow_inf_nan=False,
         description="Seconds from a request's first byte, or a connection's start, to the end of its headers; beyond "
-        "it 408, and the connection is closed.",
+        "it 408, and the connection is closed. Over gRPC, to the end of a TLS handshake.",
     )
     body_idle_s: float = Field(
         10.0,
@@ -39,6 +40,6 @@ class ConnectionSettings(Group):
         gt=0,
         le=3600,
         allow_inf_nan=False,
-        description="Seconds a connection, or a stream over gRPC, stays open without a request. Set it longer than "
-        "your load balancer's (often 60), or the balancer may use a connection that is being closed.",
+        description="Seconds a connection, or a connection or stream over gRPC, stays open without a request. Set it "
+        "longer than your load balancer's (often 60), or the balancer may use a connection that is being closed.",
     )

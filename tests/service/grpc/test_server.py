@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import struct
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from service.grpc.server import GrpcServer
 from service.runtime import Runtime
 from tests.service.conftest import Hold, a_png, eventually, serving, some_settings
 from tests.service.grpc.conftest import Client, connected, infer_request
+
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""How a client begins: RFC 9113, 3.4, and settings that are none."""
 
 
 def test_at_the_end_what_was_taken_is_answered(tiny_root: Path, hold_model: Callable[[Runtime], Hold]) -> None:
@@ -61,6 +65,28 @@ def test_workers_share_a_port_and_others_do_not(tiny_root: Path) -> None:
     serving(some_settings(tiny_root), use)
 
 
+def test_connections_are_bounded_in_number_and_idleness(tiny_root: Path) -> None:
+    async def use(runtime: Runtime) -> None:
+        async with connected(runtime) as (client, server):
+            assert (await client.call("ServerLive", pb.ServerLiveRequest())).live
+            others = [socket.create_connection(("127.0.0.1", server.port), timeout=30) for _ in range(4)]
+            told = await asyncio.gather(*(asyncio.to_thread(heard, other) for other in others))
+            assert sorted(map(bool, told)) == [False, False, True, True], "three are taken, and the client's is one"
+            assert (await client.call("ServerLive", pb.ServerLiveRequest())).live
+
+    serving(some_settings(tiny_root, max_connections=3, keep_alive_s=2), use)
+
+
+def heard(connection: socket.socket) -> bytes:
+    """What one that only begins is told until it is closed."""
+    said = b""
+    with connection, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        connection.sendall(HTTP2)
+        while data := connection.recv(4096):
+            said += data
+    return said
+
+
 def test_a_request_without_a_name_does_not_end_it(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """``grpc.aio``'s server ends where a path is no UTF-8: another takes its place, and what it had is answered."""
 
@@ -93,7 +119,7 @@ def nameless() -> bytes:
     sent = {":method": b"POST", ":scheme": b"http", ":path": b"/x/\xff", ":authority": b"x", "te": b"trailers"}
     sent["content-type"] = b"application/grpc"
     headers = b"".join(b"\0%c%s%c%s" % (len(name), name.encode(), len(value), value) for name, value in sent.items())
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 5, 1, headers)
+    return HTTP2 + frame(1, 5, 1, headers)
 
 
 def send_raw(port: int, data: bytes) -> None:
