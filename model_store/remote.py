@@ -191,8 +191,11 @@ class RemoteStore(ModelStore):
         for version in ModelStore.versions(self, name):
             if version not in listed.versions:
                 self._drop(folder / version)
+        for gone in [key for key in self._current if key[0] == name and key[1] not in listed.versions]:
+            del self._current[gone]  # it may come back as it was
         for path in self.root.glob(f"{FETCHING_PREFIX}{name}-*"):
-            if path.name.rpartition("-")[2] not in listed.versions:
+            owner, _, version = path.name.removeprefix(FETCHING_PREFIX).rpartition("-")
+            if owner == name and version not in listed.versions:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _drop(self, folder: Path) -> None:
@@ -270,9 +273,11 @@ class RemoteStore(ModelStore):
         self.index()
         version, last = self.removable(name, version)
         folder = f"{name}/{version}/"
+        if last and f"{name}/{PROMOTED_FILE}" in self._files.list():
+            self._files.delete(f"{name}/{PROMOTED_FILE}")  # first: it must never name what is not there
         self._files.delete(f"{folder}{MANIFEST_FILE}")  # from here on it is no version
         for path in self._files.list():
-            if path.startswith(folder) or (last and path == f"{name}/{PROMOTED_FILE}"):
+            if path.startswith(folder):
                 self._files.delete(path)
         self.index()
         with self.alone():

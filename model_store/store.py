@@ -184,9 +184,10 @@ class ModelStore:
         version, last = self.removable(name, version)
         folder = self.root / name
         with self.staging() as trash:
+            if last:  # first: it must never name what is not there
+                (folder / PROMOTED_FILE).unlink(missing_ok=True)
             (folder / version).replace(trash / version)
             if last:
-                (folder / PROMOTED_FILE).unlink(missing_ok=True)
                 for rest in (PROFILES_FOLDER, ALIASES_FOLDER):
                     with contextlib.suppress(FileNotFoundError):
                         (folder / rest).replace(trash / rest)

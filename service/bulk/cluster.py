@@ -14,7 +14,7 @@ from typing import Any, Final
 from service.bulk.conveyor import Conveyor
 from service.bulk.local import Tell, write
 from service.bulk.output import Output, Run, schema
-from service.bulk.planning import BulkError
+from service.bulk.parts import BulkError
 from service.bulk.scorer import Scorer, find_model
 from service.config import Settings
 from service.process.cpus import available_cpus
@@ -43,7 +43,7 @@ class PartScorer:
         if (found := self._output.found(part.number)) is not None:
             return found  # written by an actor that was lost before it could say so
         counts = Counter(images=0, failed=0)
-        scored = self._conveyor.run((None, item) for item in part.work.items(self._scorer.max_bytes))
+        scored = self._conveyor.run((None, item) for item in part.items(self._scorer.max_bytes))
         write(
             part,
             (row for _, row in scored),

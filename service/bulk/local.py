@@ -23,7 +23,7 @@ def run(run: Run, output: Output, scorer: Scorer, tell: Tell) -> None:
 
     def items() -> Iterator[tuple[Part, Item]]:
         for part in output.pending():
-            for item in part.work.items(scorer.max_bytes):
+            for item in part.items(scorer.max_bytes):
                 yield part, item
 
     with Conveyor(scorer) as conveyor:

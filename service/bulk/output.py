@@ -12,7 +12,9 @@ Readers of Parquet folders skip names that begin with an underscore.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, cast
@@ -21,11 +23,10 @@ import fsspec
 import pyarrow
 import pyarrow.parquet
 from fsspec.implementations.local import LocalFileSystem
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from model_store.manifest import Precision
-from service.bulk.parts import Part
-from service.bulk.planning import BulkError
+from service.bulk.parts import BulkError, Part
 from service.bulk.scorer import Row, Scorer
 from service.settings import Provider
 
@@ -114,18 +115,18 @@ class Output:
             images = 0
             for part in parts:
                 images += part.images
-                row = {"number": part.number, "images": part.images, "part": part.model_dump_json()}
+                row = {"number": part.number, "images": part.images, "part": _json(part)}
                 plan.write_table(pyarrow.Table.from_pylist([row], schema=_PLAN_SCHEMA))
         if not images:  # and so no run has begun: there may be some later
             raise BulkError(f"{', '.join(run.inputs)}: no image in it")
         with self._atomic(_RUN) as file:
-            file.write(run.model_dump_json(indent=2).encode() + b"\n")
+            file.write(_json(run, indent=2).encode() + b"\n")
         return False
 
     def _check_same(self, run: Run) -> None:
         try:
-            before = Run.model_validate_json(self._files.cat_file(self._path(_RUN)))
-        except ValidationError as error:
+            before = Run.model_validate(json.loads(self._files.cat_file(self._path(_RUN))))
+        except ValueError as error:
             raise BulkError(f"{self.url}/{_RUN} cannot be read; name another --output") from error
         different = [name for name in Run.model_fields if getattr(before, name) != getattr(run, name)]
         if different:
@@ -143,6 +144,10 @@ class Output:
         done = self.finished()
         images = self._plan_column("images")
         return sum(images), sum(count for number, count in enumerate(images) if number in done)
+
+    def failed(self) -> int:
+        """Images of finished parts that have no result."""
+        return sum(found["failed"] for number in self.finished() if (found := self.found(number)) is not None)
 
     def pending_numbers(self) -> list[int]:
         """Of the parts that are not finished, in order."""
@@ -205,16 +210,16 @@ class Output:
 
     @contextlib.contextmanager
     def _atomic(self, name: str) -> Iterator[Any]:
-        """A file that appears when it is whole: by a rename here; a store's uploads are so by themselves."""
+        """A file that appears when it is whole: by a rename here; to a store it is sent once it is.
+
+        What fsspec opens for writing there is sent as far as it came when it is closed, or collected, on some stores.
+        """
         path = self._path(name)
         if not isinstance(self._files, LocalFileSystem):
-            file = self._files.open(path, "wb")
-            try:
-                yield file
-            except BaseException:
-                file.discard()
-                raise
-            file.close()
+            with tempfile.NamedTemporaryFile(prefix="resnet-bulk-") as whole:
+                yield whole
+                whole.flush()
+                self._files.put_file(whole.name, path)
             return
         unfinished = self._path(f"{_UNFINISHED}{name}-{uuid.uuid4().hex}")
         try:
@@ -235,7 +240,12 @@ def _part_name(number: int) -> str:
 
 def _part(plan: pyarrow.parquet.ParquetFile, number: int) -> Part:
     """Each part is a row group of its own, by its number."""
-    return Part.model_validate_json(plan.read_row_group(number, columns=["part"])["part"][0].as_py())
+    return Part.model_validate(json.loads(plan.read_row_group(number, columns=["part"])["part"][0].as_py()))
+
+
+def _json(model: BaseModel, indent: int | None = None) -> str:
+    """As text of ASCII: names of files may be any bytes, which pydantic's own has no way to write."""
+    return json.dumps(model.model_dump(), indent=indent)
 
 
 class PartWriter:
@@ -262,7 +272,7 @@ class PartWriter:
 def table(rows: Sequence[tuple[str, Row]], columns: pyarrow.Schema) -> pyarrow.Table:
     """``rows`` and their sources as a table of ``columns``."""
     values: dict[str, list[Any]] = {
-        "source": [source for source, _ in rows],
+        "source": [_text(source) for source, _ in rows],
         "key": [_text(row.key) for _, row in rows],
         "label": [row.predictions[0].label if row.predictions else None for _, row in rows],
         "probability": [row.predictions[0].probability if row.predictions else None for _, row in rows],

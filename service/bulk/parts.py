@@ -12,10 +12,18 @@ from typing import Annotated, Any, BinaryIO, Final, Literal, NamedTuple, cast
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field
 
+from model_store.errors import Explained
 from service.errors import BadEntry, BodyTooLarge
 
 _ROWS_AT_ONCE: Final = 64
+MALFORMED: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, UnicodeDecodeError, ValueError)
+"""What reading a file that is no archive, table or list as one raises."""
+
 _BROKEN_ENTRY: Final = (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+
+class BulkError(Explained):
+    """What keeps a run from being made or finished; one line for the person who asked for it."""
 
 
 class Item(NamedTuple):
@@ -146,6 +154,13 @@ class Part(_Work):
     number: int
     images: int
     work: Work
+
+    def items(self, max_bytes: int) -> Iterator[Item]:
+        """Its images, in order; ``BulkError`` where what it was planned of is no more what it was."""
+        try:
+            yield from self.work.items(max_bytes)
+        except (IndexError, *MALFORMED) as error:
+            raise BulkError(f"{self.work.source}: not as it was when the run was planned: {error}") from error
 
 
 _IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

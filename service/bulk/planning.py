@@ -12,18 +12,25 @@ from typing import Any, Final, TypeVar
 import fsspec
 
 from model_store.command_line.matches import once
-from model_store.errors import Explained
-from service.bulk.parts import Files, Part, Rows, Streamed, Tarred, Work, Zipped, is_image, joined, opened
+from service.bulk.parts import (
+    MALFORMED,
+    BulkError,
+    Files,
+    Part,
+    Rows,
+    Streamed,
+    Tarred,
+    Work,
+    Zipped,
+    is_image,
+    joined,
+    opened,
+)
 
 T = TypeVar("T")
 
 _COMPRESSED: Final = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _LISTS: Final = (".txt", ".list")
-_MALFORMED: Final = (zipfile.BadZipFile, tarfile.TarError, EOFError, UnicodeDecodeError, ValueError)
-
-
-class BulkError(Explained):
-    """What keeps a run from being made or finished; one line for the person who asked for it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def _works(name: str, asked: Asked) -> Iterator[tuple[int, Work]]:
             raise BulkError(f"{name}: no such file or folder")
     except ImportError as error:  # fsspec says which package its protocol needs
         raise BulkError(f"{name}: {error}") from error
-    except (OSError, *_MALFORMED) as error:
+    except (OSError, *MALFORMED) as error:
         raise BulkError(f"{name}: cannot be read: {error}") from error
 
 
@@ -77,7 +84,7 @@ def _below(files: Any, path: str) -> Iterator[str]:
         if entry["type"] == "directory":
             if not name.startswith(".") and name != "__MACOSX":
                 yield from (f"{name}/{below}" for below in _below(files, str(entry["name"]).rstrip("/")))
-        elif entry["type"] == "file" and is_image(name):
+        elif is_image(name) and (entry["type"] == "file" or (entry.get("islink") and files.isfile(entry["name"]))):
             yield name
 
 

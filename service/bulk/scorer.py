@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.locations import open_store
 from model_store.stored_model import StoredModel
-from service.bulk.planning import BulkError
+from service.bulk.parts import BulkError
 from service.config import Settings
 from service.errors import ServiceError
 from service.images.apart import Apart

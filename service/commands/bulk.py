@@ -13,7 +13,8 @@ from rich.console import Console
 
 from model_store.command_line.options import json_option, print_json
 from model_store.command_line.program import SOME_FAILED, when_interrupted
-from service.bulk.planning import Asked, BulkError, plan
+from service.bulk.parts import BulkError
+from service.bulk.planning import Asked, plan
 from service.bulk.progress import Told
 from service.bulk.scorer import Scorer, find_model
 from service.commands.options import settings_with, store_option
@@ -102,6 +103,7 @@ def bulk(
         resumed = out.begin(run, plan(asked))
         everything, before = out.counts()
         pending = out.pending_numbers()
+        failed_before = out.failed() if resumed else 0
         if resumed:
             _line(told, f"{out.url}: going on, {before} of {everything} images are done")
         if engine == "ray":
@@ -120,24 +122,26 @@ def bulk(
     if gone := set(pending) - out.finished():
         raise BulkError(f"{out.url}: {len(gone)} parts have no images any more: what they were planned of has changed")
     out.tidy()
-    _summary(out, progress, before, told, as_json)
-    sys.exit(SOME_FAILED if progress.failed else 0)
+    failed = failed_before + progress.failed
+    _summary(out, progress, before, failed, told, as_json)
+    sys.exit(SOME_FAILED if failed else 0)
 
 
-def _summary(out: Output, progress: Told, before: int, told: Console, as_json: bool) -> None:
+def _summary(out: Output, progress: Told, before: int, failed: int, told: Console, as_json: bool) -> None:
+    """Of this run, but ``failed`` are those of the whole output."""
     if as_json:
         found = {
             "output": out.url,
             "images": progress.done,
-            "failed": progress.failed,
+            "failed": failed,
             "done_before": before,
             "seconds": round(progress.seconds, 3),
             "images_per_second": round(progress.rate, 1),
         }
         print_json(found)
         return
-    failed = f", {progress.failed} failed (column error)" if progress.failed else ""
-    _line(told, f"{progress.done} images in {progress.seconds:.1f} s, {progress.rate:.1f}/s{failed}: {out.url}")
+    of_them = f", {failed} of the output failed (column error)" if failed else ""
+    _line(told, f"{progress.done} images in {progress.seconds:.1f} s, {progress.rate:.1f}/s{of_them}: {out.url}")
 
 
 def _line(console: Console, text: str) -> None:

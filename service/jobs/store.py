@@ -103,7 +103,9 @@ class JobStore:
         return sorted(found, key=lambda job: (job.created, job.id))
 
     def save(self, job: Job, *, durable: bool = False) -> None:
-        """Replace the job's record, by its claim's holder. ``durable``: also on a disk that loses power."""
+        """Replace the job's record, by its claim's holder. A loss of power leaves this record, if ``durable``, or the
+        one before.
+        """
         _replace(self.folder(job.id), RECORD, job.model_dump_json().encode(), durable=durable)
 
     def contents(self, job_id: str) -> Contents:
@@ -248,9 +250,8 @@ def _replace(folder: Path, name: str, data: bytes, *, durable: bool) -> None:
     try:
         with disk_errors(), written.open("wb") as file:
             file.write(data)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+            file.flush()
+            os.fsync(file.fileno())  # some file systems would keep the name, and nothing of what it is of
         written.replace(folder / name)
         if durable:
             sync(folder)

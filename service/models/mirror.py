@@ -180,7 +180,7 @@ class Mirror:
                     store.fetch(name, version)
                 except StoreUnreachable:
                     raise
-                except StoreError as error:
+                except (StoreError, OSError) as error:  # broken there, or too large for the disk here
                     failed.add(version)
                     self._broken_until_s[name, version] = self._clock() + _LONGEST_PAUSE_S
                     if self._metrics is not None:

@@ -79,6 +79,26 @@ def test_the_promoted_version_stays_while_others_are_there(store: ModelStore) ->
     assert store.names() == []
 
 
+def test_a_removal_that_is_cut_off_leaves_no_promotion_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path / "models")
+    publish(store)
+    store.promote("tiny", "1")
+    replace = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if path.name == "1":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.remove("tiny", "1")
+    assert store.promoted("tiny") is None
+    assert store.resolve("tiny").manifest.version == "1"
+
+
 def test_removing_the_last_version_leaves_foreign_files(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models")
     publish(store)

@@ -175,6 +175,34 @@ def test_a_full_disk_keeps_no_part(store: RemoteStore, other: RemoteStore, monke
     assert left_over(other) == []
 
 
+def test_what_breaks_off_of_one_model_is_not_anothers(store: RemoteStore, other: RemoteStore) -> None:
+    publish(store, "tiny")
+    publish(store, "tiny-er", "2")
+    half = other.root / f"{FETCHING_PREFIX}tiny-er-2"
+    gone = other.root / f"{FETCHING_PREFIX}tiny-2"
+    for folder in (half, gone):
+        folder.mkdir(parents=True)
+    other.resolve("tiny")
+    other.follow("tiny")
+    assert (half.exists(), gone.exists()) == (True, False)
+
+
+def test_a_version_that_comes_back_is_fetched_again(
+    files: type[FlakyFileSystem], store: RemoteStore, other: RemoteStore
+) -> None:
+    publish(store)
+    other.resolve("tiny")
+    path = f"{ROOT}/tiny/1/{MANIFEST_FILE}"
+    manifest = files.store.pop(path)
+    other.index()
+    other.follow("tiny")
+    assert not (other.root / "tiny").exists()
+    files.store[path] = manifest
+    other.index()
+    other.fetch("tiny", "1")
+    assert (other.root / "tiny" / "1" / MANIFEST_FILE).exists()
+
+
 def test_the_mirrors_own_folders_are_no_models(store: RemoteStore, other: RemoteStore) -> None:
     publish(store)
     other.resolve("tiny")

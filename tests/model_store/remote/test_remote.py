@@ -91,6 +91,24 @@ def test_removing(files: type[FlakyFileSystem], store: RemoteStore, other: Remot
         other.resolve("tiny")
 
 
+def test_a_removal_that_is_cut_off_leaves_no_promotion_of_nothing(
+    files: type[FlakyFileSystem], store: RemoteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store)
+    store.promote("tiny", "1")
+    delete = store._files.delete
+
+    def killed(path: str) -> None:
+        if path.endswith(MANIFEST_FILE):
+            raise KeyboardInterrupt
+        delete(path)
+
+    monkeypatch.setattr(store._files, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.remove("tiny", "1")
+    assert paths(files) == VERSION_1
+
+
 def test_a_list_reads_manifests_alone(files: type[FlakyFileSystem], store: RemoteStore, other: RemoteStore) -> None:
     publish(store)
     files.read.clear()

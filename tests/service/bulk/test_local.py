@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import json
 import math
+import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import numpy as np
 import pyarrow.parquet
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from service.bulk import local
 from service.bulk.output import Output, Run
-from service.bulk.planning import Asked, BulkError, plan
+from service.bulk.parts import BulkError
+from service.bulk.planning import Asked, plan
 from service.bulk.scorer import Scorer, find_model
 from tests.service.conftest import TinyModel, a_picture, a_png, encode, expected, publish_tiny, some_settings, too_slow
 
@@ -129,6 +135,84 @@ def test_a_part_is_whole_or_absent(photos: Path, scorer: Scorer, tmp_path: Path)
         "part-00000.parquet",
     ]
     assert len(rows_of(str(tmp_path / "out"))) == 5
+
+
+class Hasty(MemoryFileSystem):
+    """A store that takes what is written as a file when it is closed, or collected, as far as it came."""
+
+    protocol = "hasty"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return super()._strip_protocol(path.removeprefix("hasty://"))
+
+    def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        return HastyFile(self, path) if mode == "wb" else super().open(path, mode, **options)
+
+
+class HastyFile(io.BytesIO):
+    def __init__(self, files: Hasty, path: str) -> None:
+        super().__init__()
+        self._files, self._path = files, path
+
+    def discard(self) -> None:
+        """As fsspec's own, which does nothing."""
+
+    def close(self) -> None:
+        if not self.closed:
+            MemoryFileSystem.open(self._files, self._path, "wb", data=self.getvalue())
+        super().close()
+
+
+def test_a_store_that_keeps_what_is_not_finished_never_has_half_a_part(photos: Path, scorer: Scorer) -> None:
+    fsspec.register_implementation("hasty", Hasty, clobber=True)
+    run = a_run(photos)
+    output = begun("hasty://out", run)
+
+    def fail(*_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        local.run(run, output, scorer, fail)
+    gc.collect()
+    assert output.counts() == (IMAGES, 0)
+    local.run(run, output, scorer, lambda *_: None)
+    assert len(rows_of("hasty://out")) == IMAGES
+    assert output.failed() == 1
+
+
+def test_names_may_be_any_bytes(scorer: Scorer, tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"in\xff")
+    source.mkdir()
+    (source / os.fsdecode(b"\xfe.png")).write_bytes(a_png(1))
+    run = a_run(source)
+    output = begun(str(tmp_path / "out"), run)
+    assert output.begin(run, iter([])) is True
+    local.run(run, output, scorer, lambda *_: None)
+    (row,) = rows_of(str(tmp_path / "out"))
+    assert (row["key"], row["source"].endswith("in\ufffd"), row["error"]) == ("\ufffd.png", True, None)
+
+
+def test_an_archive_that_became_another_is_told(scorer: Scorer, tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+
+    def pack(images: int) -> None:
+        with zipfile.ZipFile(archive, "w") as packed:
+            for number in range(images):
+                packed.writestr(f"{number}.png", a_png(number))
+
+    for images, says in ((1, "not as it was"), (0, "not as it was")):
+        pack(4)
+        run = a_run(archive)
+        output = begun(str(tmp_path / f"out{images}"), run)
+        pack(images)
+        with pytest.raises(BulkError, match=says):
+            local.run(run, output, scorer, lambda *_: None)
+    archive.write_bytes(b"no archive any more")
+    with pytest.raises(BulkError, match=f"{archive}: not as it was"):
+        local.run(run, output, scorer, lambda *_: None)
 
 
 def test_what_killed_writers_left_is_in_nobodys_way(photos: Path, tmp_path: Path) -> None:

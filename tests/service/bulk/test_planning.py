@@ -13,8 +13,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from service.bulk.parts import Part
-from service.bulk.planning import Asked, BulkError, plan
+from service.bulk.parts import BulkError, Part
+from service.bulk.planning import Asked, plan
 from service.errors import BadEntry, BodyTooLarge
 
 IMAGES = {f"{folder}{n}.jpg": f"bytes of {folder}{n}".encode() for folder in ("", "deep/er/") for n in range(4)}
@@ -65,6 +65,14 @@ def test_all_images_of_an_input_are_read(make: Callable[[Path], str], tmp_path: 
     assert read(parts) == IMAGES
     assert [part.number for part in parts] == list(range(len(parts)))
     assert make is compressed or max(part.images for part in parts) == 3
+
+
+def test_links_to_images_are_images(tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "1.jpg").symlink_to(folder(tmp_path / "photos") + "/0.jpg")
+    (tmp_path / "links" / "2.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (tmp_path / "links" / "round.jpg").symlink_to(tmp_path / "links")
+    assert read(list(plan(asked(tmp_path / "links")))) == {"1.jpg": b"bytes of 0"}
 
 
 @pytest.mark.parametrize("make", [folder, zipped, tarred, compressed])

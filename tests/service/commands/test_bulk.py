@@ -69,6 +69,10 @@ def test_bad_images_are_counted_and_the_status_says_so(store: Path, photos: Path
     assert done.returncode == 1, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["images"], summary["failed"], summary["done_before"]) == (7, 2, 0)
+    again = bulk(store, photos, bad, tmp_path / "*.png", "--output", tmp_path / "out.parquet", "--json")
+    assert again.returncode == 1, "the output has them still"
+    summary = json.loads(again.stdout)
+    assert (summary["images"], summary["failed"], summary["done_before"]) == (0, 2, 7)
 
 
 @pytest.mark.parametrize(

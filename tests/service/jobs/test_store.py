@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -156,6 +157,22 @@ def test_saving_replaces_the_record_as_a_whole(store: JobStore) -> None:
         store.save(changed, durable=durable)
         assert store.find(job.id) == changed
     assert not list(store.folder(job.id).glob("*.new"))
+
+
+def test_a_record_is_on_the_disk_before_it_takes_the_place_of_another(
+    store: JobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = a_job(store)
+    synced: list[tuple[int, int]] = []
+
+    def sync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced.append((found.st_ino, found.st_size))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    store.save(job.model_copy(update={"state": "running"}))
+    record = (store.folder(job.id) / RECORD).stat()
+    assert synced == [(record.st_ino, record.st_size)]
 
 
 def test_who_works_at_a_removed_job_finds_it_gone(store: JobStore) -> None:

@@ -242,6 +242,29 @@ def test_a_broken_version_is_tried_again_after_a_while(site: Site) -> None:
     assert site.mirrored() == ["1", "2"]
 
 
+def test_what_the_disk_has_no_room_for_is_not_asked_for_again_and_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    mirror = Mirror(site.settings().store, clock=lambda: now)
+    mirror.begin()
+    site.publish("2")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("model_store.remote.os.fsync", full)
+        mirror.sync()
+        site.files.read.clear()
+        mirror.sync()
+    assert not [path for path, _, _ in site.files.read if "/2/" in path]
+    assert site.mirrored() == ["1"]
+    now = 301.0
+    mirror.sync()
+    assert site.mirrored() == ["1", "2"]
+
+
 def test_one_models_trouble_is_not_the_others(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.publish("1", "other")
     site.files(use_listings_cache=False).pipe_file("/store/models/other/PROMOTED", b"x")
