@@ -16,8 +16,14 @@ ExportError
 
 from __future__ import annotations
 
+from typing import Final
+
 from model_store.errors import Explained
 
 
 class ExportError(Explained):
     """Nothing was exported; the message says why, in one line."""
+
+
+# Why a network with a single output is refused.
+ONE_OUTPUT: Final = "one output is a yes or no by sigmoid; the service tells one of several classes"

@@ -25,11 +25,10 @@ from export.networks.build import parameter_count
 from export.networks.classifier import Classifier
 from export.networks.specs import get_spec
 from export.preprocessing import InputOptions, decide, in_words, usual_input
-from export.reports.model_card import CardNotes
+from export.reports.model_card import ONNX, CardNotes
 from model_store.manifest import Preprocessing, Source, check_version
 from model_store.store import ModelStore, StoreError
 
-ONNX: Final = "onnx"
 _ANY_SIZE: Final = 224
 # Networks for images so small take them whole.
 _WHOLE_UP_TO: Final = 64
@@ -163,7 +162,7 @@ def _from_checkpoint(request: Request) -> _Network:
             origin=checkpoint.origin, file=request.reference or checkpoint.path.name, sha256=checkpoint.sha256
         ),
         classes=checkpoint.classes,
-        about=_with_training(checkpoint),
+        about=_with_training(checkpoint, choice.spec),
         usual=_usual(choice.spec),
         cifar=choice.spec.cifar,
         training=checkpoint.training,
@@ -175,13 +174,19 @@ def _usual(spec: AnySpec) -> InputOptions:
     return usual_input(spec.image_size, whole=spec.cifar)
 
 
-def _with_training(checkpoint: Checkpoint) -> Description:
-    """What the origin says; ``export.train`` keeps labels, and its preprocessing is always the same."""
+def _with_training(checkpoint: Checkpoint, spec: AnySpec) -> Description:
+    """What the origin says; ``export.train`` keeps labels, and takes whole images of the network's size."""
     if checkpoint.training is None:
         return checkpoint.about
     return Description(
         labels=checkpoint.training.labels,
-        input=InputOptions(mean=train.MEAN, std=train.STD),
+        input=InputOptions(
+            size=spec.image_size,
+            resize=spec.image_size,
+            interpolation="bilinear",
+            mean=train.MEAN,
+            std=train.STD,
+        ),
         source="the checkpoint",
     )
 

@@ -13,9 +13,9 @@ from export.checkpoints.checkpoint import read_checkpoint
 from export.checkpoints.fitting import load_network
 from export.errors import ExportError
 from export.images.image_sets import ImageSet, real_images
-from export.jobs import ONNX
 from export.networks.architecture import parse_spec
 from export.parity import measure, onnx_runner
+from export.reports.model_card import ONNX
 from export.torch_reference import torch_reference
 from export.variants.gate import Thresholds, compare, cpu_logits, judge, logits_of
 from export.variants.gate_providers import ProviderMissing, open_logits

@@ -33,6 +33,7 @@ from export.checkpoints.state_dicts import Found, State, find_state
 from export.checkpoints.torchvision_weights import published
 from export.checkpoints.training import Training
 from export.checkpoints.weight_files import CheckpointError, WeightFile, read_weight_file
+from export.errors import ONE_OUTPUT
 from export.networks import specs
 
 __all__ = ["COUNTER", "Checkpoint", "CheckpointError", "read_checkpoint", "shape_of"]
@@ -73,6 +74,8 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: no head: neither {HEAD!r} nor 'linear.weight' is there")
         if head.ndim != 2 or head.shape[0] == 0:
             raise CheckpointError(f"{self.path}: {HEAD!r} is {shape_of(head)}; a head is [classes, features]")
+        if head.shape[0] == 1:
+            raise CheckpointError(f"{self.path}: {ONE_OUTPUT}")
         return int(head.shape[0])
 
 

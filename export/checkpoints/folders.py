@@ -59,6 +59,8 @@ class _ResNetConfig(_Part):
     downsample_in_first_stage: Literal[False] = False
     downsample_in_bottleneck: bool = False
     id2label: dict[str, str] | None = None
+    # The others tell yes or no of each class, or a number.
+    problem_type: Literal["single_label_classification"] | None = None
 
 
 class _PretrainedCfg(_Part):
@@ -133,7 +135,9 @@ def _hugging_face(folder: Path, weights: Path, config: Mapping[str, Any], path: 
     preprocessor = folder / PREPROCESSOR_FILE
     if not preprocessor.is_file():
         return Folder(weights, "huggingface", about, (f"input: no {PREPROCESSOR_FILE} in the folder",))
-    options = preprocessor_options(_check(Preprocessor, _load_json(preprocessor), preprocessor), str(preprocessor))
+    # A null stands for the default, as a missing field does.
+    fields = {name: value for name, value in _load_json(preprocessor).items() if value is not None}
+    options = preprocessor_options(_check(Preprocessor, fields, preprocessor), str(preprocessor))
     return Folder(weights, "huggingface", replace(about, input=options, input_source=PREPROCESSOR_FILE))
 
 

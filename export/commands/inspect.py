@@ -14,9 +14,10 @@ from export.checkpoints.fitting import fitting_architectures
 from export.commands.architectures import describe
 from export.commands.options import ModelReference, place, store_option, version_json
 from export.errors import ExportError
+from export.networks import specs
 from export.networks.architecture import AnySpec, parse_spec
 from export.networks.costs import cost
-from export.networks.specs import get_spec
+from export.reports.model_card import original
 from model_store.command_line.options import json_option, print_json
 from model_store.locations import open_store
 from model_store.manifest import Manifest, Preprocessing, Variant
@@ -97,7 +98,7 @@ def model_rows(stored: StoredModel, where: str) -> Iterator[Row]:
     yield "outputs", _outputs(manifest)
     for variant in manifest.variants:
         yield variant.precision, f"{variant.file}, {variant.bytes / 1e6:.1f} MB, ONNX opset {manifest.opset}"
-        yield from _report_rows(variant)
+        yield from _report_rows(variant, original(manifest))
     if calibration := manifest.calibration:
         yield (
             "calibration",
@@ -146,15 +147,15 @@ def _outputs(manifest: Manifest) -> str:
     return ", ".join(parts)
 
 
-def _report_rows(variant: Variant) -> Iterator[Row]:
+def _report_rows(variant: Variant, compared: str) -> Iterator[Row]:
     if parity := variant.parity:
         yield (
             "  parity",
-            f"{'passed' if parity.passed else 'failed'}: top-1 agreement with PyTorch {parity.top1_agreement:.2%}, "
+            f"{'passed' if parity.passed else 'failed'}: top-1 agreement with {compared} {parity.top1_agreement:.2%}, "
             f"relative error {parity.max_relative_error:.1e}, {parity.images} images of {parity.image_source}",
         )
         if parity.accuracy:
-            yield "  accuracy", f"{parity.accuracy.exported:.2%} (PyTorch {parity.accuracy.pytorch:.2%})"
+            yield "  accuracy", f"{parity.accuracy.exported:.2%} ({compared} {parity.accuracy.pytorch:.2%})"
     if gate := variant.gate:
         state = "off" if gate.rule == "off" else "passed" if gate.passed else "failed"
         yield (
@@ -173,7 +174,11 @@ def checkpoint_rows(checkpoint: Checkpoint) -> Iterator[Row]:
     yield "parameters", f"{sum(_trained(checkpoint)):,}"
     fitting = _fitting(checkpoint)
     for name in fitting:
-        spec: AnySpec = checkpoint.about.spec or get_spec(name)
+        # A checkpoint may name any network, or a file; none is opened at its word.
+        spec: AnySpec | None = checkpoint.about.spec or specs.SPECS.get(name)
+        if spec is None:
+            yield "architecture", name
+            continue
         multiply_adds = cost(spec, checkpoint.classes).multiply_adds
         yield "architecture", f"{name}: {describe(spec)}; {multiply_adds / 1e9:.3f} G multiply-adds an image"
     if not fitting:

@@ -15,9 +15,8 @@ from export.commands.options import place, store_option, version_json
 from export.convert import Request, convert
 from export.downloads.pretrained import Pretrained, default_cache, resolve
 from export.graphs.contract import Maps
-from export.jobs import ONNX
 from export.preprocessing import InputOptions
-from export.reports.model_card import CardNotes
+from export.reports.model_card import CardNotes, original
 from model_store.command_line.options import json_option, print_json
 from model_store.command_line.program import write_statuses
 from model_store.locations import open_store
@@ -218,7 +217,6 @@ def summary(stored: StoredModel, location: str) -> str:
         ("model", f"{manifest.name} version {manifest.version} ({manifest.architecture.name})"),
         ("folder", place(store, stored)),
     ]
-    original = "the given file" if manifest.source.origin == ONNX else "PyTorch"
     for variant in manifest.variants:
         rows.append((variant.precision, f"{variant.bytes / 1e6:.1f} MB, opset {manifest.opset}"))
         if (parity := variant.parity) is None:
@@ -232,7 +230,7 @@ def summary(stored: StoredModel, location: str) -> str:
         )
         if parity.accuracy:
             accuracy = parity.accuracy
-            rows.append(("accuracy", f"{accuracy.exported:.2%} ({original} {accuracy.pytorch:.2%})"))
+            rows.append(("accuracy", f"{accuracy.exported:.2%} ({original(manifest)} {accuracy.pytorch:.2%})"))
     setting = "" if location == str(EMBEDDED_MODELS) else f"RESNET_MODEL_STORE={_from_anywhere(store)} "
     rows.append(("serve", f"{setting}make serve"))
     rows.append(("ask", f"curl --data-binary @photo.jpg 'http://localhost:3000/v1/classify?model={manifest.name}'"))

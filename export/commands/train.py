@@ -38,4 +38,6 @@ def train(images: Path, arch: str, epochs: int, output: Path, validate: Path | N
     if as_json:
         print_json({"checkpoint": str(output), "architecture": arch})
     else:
-        click.echo(f"{output} is trained; next: python -m export {output} --name MODEL")
+        # A file of the user's is not opened at a checkpoint's word.
+        option = f" --arch {arch}" if arch.endswith(".json") else ""
+        click.echo(f"{output} is trained; next: python -m export {output}{option} --name MODEL")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Final
 
 import onnx
@@ -32,6 +33,17 @@ class Layer:
 
     name: str
     nodes: tuple[str, ...]
+
+
+def name_nodes(graph: onnx.GraphProto) -> None:
+    """Give every node without a name, or with that of one before it, a name of its own."""
+    taken = {node.name for node in graph.node} | {""}
+    seen = {""}
+    for number, node in enumerate(graph.node):
+        if node.name in seen:
+            node.name = next(name for i in count(number) if (name := f"{node.op_type}_{i}") not in taken)
+            taken.add(node.name)
+        seen.add(node.name)
 
 
 def feature_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:

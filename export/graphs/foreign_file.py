@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto, checker, shape_inference
 
 from export.checkpoints.weight_files import read_bounded
+from export.errors import ONE_OUTPUT
 from export.graphs.contract import GraphError
 
 # Protocol buffers end here.
@@ -28,6 +29,7 @@ MAX_NODES: Final = 50_000
 MAX_ELEMENTS: Final = 2**28
 MAX_BATCH: Final = 1024
 _DOMAINS: Final = ("", "ai.onnx")
+_FLOATS: Final = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 _LOGITS: Final = ("logits", "output")
 
 
@@ -56,11 +58,7 @@ class OnnxFile:
     @property
     def parameters(self) -> int:
         """Numbers among its weights."""
-        return sum(math.prod(tensor.dims) for tensor in self.model.graph.initializer if is_float(tensor))
-
-
-def is_float(tensor: TensorProto) -> bool:
-    return bool(tensor.data_type == TensorProto.FLOAT)
+        return sum(math.prod(tensor.dims) for tensor in _tensors(self.model.graph) if tensor.data_type in _FLOATS)
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -81,7 +79,10 @@ def read_onnx(path: Path) -> OnnxFile:
     except GraphError as error:
         raise GraphError(f"{path}: {error}") from error
     opset = next((int(entry.version) for entry in model.opset_import if entry.domain in _DOMAINS), 1)
-    return OnnxFile(path, hashlib.sha256(data).hexdigest(), model, name, batch, size, output, classes, opset)
+    file = OnnxFile(path, hashlib.sha256(data).hexdigest(), model, name, batch, size, output, classes, opset)
+    if not file.parameters:
+        raise GraphError(f"{path}: holds no floating-point weights; export the network before it is quantized")
+    return file
 
 
 def _refuse_the_unusual(model: onnx.ModelProto) -> None:
@@ -207,6 +208,8 @@ def _output(graph: onnx.GraphProto) -> tuple[str, int]:
     assert shape is not None  # noqa: S101 - _is_scores has seen to it  # nosec B101
     if not shape[1]:
         raise GraphError(f"output {names[0]!r}: the number of classes is not fixed")
+    if shape[1] == 1:
+        raise GraphError(f"output {names[0]!r}: {ONE_OUTPUT}")
     return names[0], shape[1]
 
 

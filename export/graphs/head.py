@@ -2,7 +2,7 @@
 
 Known is a linear layer (``Gemm``, ``MatMul`` with or without ``Add``, or a 1x1
 ``Conv`` on one pixel), right behind global average pooling or behind something else.
-A ``Softmax`` at the very end is left out, as the service has its own.
+A ``Softmax`` or ``LogSoftmax`` at the very end is left out, as the service has its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ Shape = tuple[int | None, ...]
 # In inference these pass their first input on, perhaps in another shape.
 _SAME: Final = ("Identity", "Dropout")
 _RESHAPES: Final = (*_SAME, "Flatten", "Reshape", "Squeeze")
+# What may follow a softmax: it changes no answer.
+_BEHIND: Final = (*_RESHAPES, "Cast", "Clip")
+_SOFTMAX: Final = ("Softmax", "LogSoftmax")
 _NOT_LOGITS: Final = ("Sigmoid", "HardSigmoid")
 
 
@@ -65,6 +68,7 @@ class GraphView:
         self.producers: Mapping[str, onnx.NodeProto] = {name: node for node in graph.node for name in node.output}
         values = (*graph.value_info, *graph.input, *graph.output)
         self._shapes = {value.name: dimensions(value) for value in values}
+        self._types = {value.name: value.type.tensor_type.elem_type for value in values}
 
     @cached_property
     def _weights(self) -> dict[str, onnx.TensorProto]:
@@ -79,6 +83,10 @@ class GraphView:
 
     def shape(self, name: str) -> Shape | None:
         return self._shapes.get(name)
+
+    def is_single(self, name: str) -> bool:
+        """Whether the tensor is float32."""
+        return self._types.get(name) == onnx.TensorProto.FLOAT
 
     def constant(self, name: str) -> npt.NDArray[np.generic] | None:
         """The value of a weight or constant; None for what depends on the image."""
@@ -105,13 +113,15 @@ def attributes(node: onnx.NodeProto) -> dict[str, Any]:
 def find_head(graph: onnx.GraphProto, output: str) -> Head:
     """How the part of ``graph`` that makes ``output`` ends; ``graph`` has the shapes of its tensors."""
     view = GraphView(graph)
-    _, node = view.before(output, _RESHAPES)
+    _, node = view.before(output, _BEHIND)
     if node is not None and node.op_type in _NOT_LOGITS:
         raise ExportError(f"{output!r} is a {node.op_type}: each class by itself, where the service has one of several")
-    if node is not None and node.op_type == "Softmax":
+    if node is not None and node.op_type in _SOFTMAX:
         logits = node.input[0]
         if len(view.shape(logits) or view.shape(output) or ()) != len(view.shape(output) or ()):
             raise ExportError(f"{output!r} is a softmax in another shape: export the network without it")
+        if not view.is_single(logits):
+            raise ExportError(f"{output!r} is a softmax of half precision: export the network without it")
         output = logits
     name, _ = view.before(output, _SAME)
     linear = _linear(view, name)

@@ -19,6 +19,7 @@ from onnx import TensorProto, compose, helper, numpy_helper, version_converter
 
 from export.graphs.batch_size import free_batch
 from export.graphs.contract import BGR, INPUT, Graph, GraphError, Maps, check_graph, map_count, rgb_normalisation
+from export.graphs.feature_nodes import name_nodes
 from export.graphs.foreign_file import OnnxFile, with_shapes
 from export.graphs.head import Head, Linear, find_head
 from export.images.image_sets import Pixels
@@ -29,6 +30,8 @@ from model_store.manifest import ClassActivationMap, Outputs, Preprocessing
 # What the added operators need; an older network is converted, a newer one stays as it is.
 MIN_OPSET: Final = 13
 _IR_VERSION: Final = 8
+# How far the sum of probabilities may be from one.
+_SUM: Final = 1e-3
 _PREFIX: Final = "net/"
 _OURS: Final = "serving/"
 
@@ -62,6 +65,7 @@ def _wrap(file: OnnxFile, preprocessing: Preprocessing, maps: Maps) -> Graph:
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=max(int(file.model.ir_version), _IR_VERSION),
     )
+    name_nodes(wrapped.graph)
     check_graph(wrapped, preprocessing, outputs)
     return Graph(wrapped, outputs, opset)
 
@@ -191,6 +195,11 @@ def file_reference(file: OnnxFile, preprocessing: Preprocessing) -> Callable[[Pi
             zip(wanted.names, (np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True)), strict=True)
         )
         logits = values[wanted.names[0]]
+        if (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, rtol=0, atol=_SUM):
+            raise GraphError(
+                f"{file.path}: {file.output!r} gives probabilities, of which the service would take the softmax "
+                "once more: export the network without its softmax"
+            )
         if wanted.linear is None:
             return Reference(logits, None, None, None)
         embedding = values[wanted.linear.embedding].reshape(len(images), -1)

@@ -6,6 +6,7 @@ A folder a class, as in ``cat/0001.jpg``, gives labels; images at the top have n
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from model_store.transforms import load_view, scale_jpeg, to_rgb, view_tensor
 Pixels = npt.NDArray[np.uint8]
 # Of one encoded image; the largest that Pillow decodes unasked has 0.5 GB as plain pixels.
 MAX_IMAGE_BYTES: Final = 2**29
+_HIDDEN: Final = (".", "__")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 
 
@@ -66,7 +68,7 @@ class ImageFile:
 
 
 def _is_image(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith(_HIDDEN) for part in path.parts)
 
 
 def class_folder(name: str) -> str | None:
@@ -74,10 +76,24 @@ def class_folder(name: str) -> str | None:
     return PurePosixPath(name).parent.name or None
 
 
+def _files(source: Path) -> Iterator[str]:
+    """The files below ``source``, those of linked folders too; each folder once, as links may go round."""
+    seen: set[tuple[int, int]] = set()
+    for folder, inside, files in os.walk(source, followlinks=True):
+        status = Path(folder).stat()
+        place = status.st_dev, status.st_ino
+        if place in seen:
+            inside.clear()
+            continue
+        seen.add(place)
+        inside[:] = sorted(name for name in inside if not name.startswith(_HIDDEN))
+        yield from (path.relative_to(source).as_posix() for name in files if (path := Path(folder, name)).is_file())
+
+
 def list_images(source: Path) -> list[str]:
     """Paths of the images in ``source``, sorted."""
     if source.is_dir():
-        found = [p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()]
+        found = list(_files(source))
     elif zipfile.is_zipfile(source):
         with _opened_zip(source) as archive:
             found = [entry.filename for entry in archive.infolist() if not entry.is_dir()]

@@ -9,9 +9,11 @@ from typing import Final
 
 from export.checkpoints.training import Training
 from export.reports.markdown import table
-from model_store.manifest import Accuracy, Calibration, JpegScaling, Manifest, Reference, Variant
+from model_store.manifest import Accuracy, Calibration, JpegScaling, Manifest, Parity, Reference, Variant
 
 CARD_FILE: Final = "README.md"
+# The origin of models that were made from an ONNX file.
+ONNX: Final = "onnx"
 _LABELS_SHOWN: Final = 20
 _UNCALIBRATED: Final = "Probabilities are not calibrated."
 
@@ -22,6 +24,11 @@ class CardNotes:
 
     trained_on: str | None = None
     limits: tuple[str, ...] = ()
+
+
+def original(manifest: Manifest) -> str:
+    """What the exported file was compared with."""
+    return "the given file" if manifest.source.origin == ONNX else "PyTorch"
 
 
 def render_card(manifest: Manifest, labels: Sequence[str], training: Training | None, notes: CardNotes) -> str:
@@ -35,14 +42,14 @@ def render_card(manifest: Manifest, labels: Sequence[str], training: Training | 
         _labels(labels),
         "## Training",
         _training(training, notes),
-        "## Parity with PyTorch",
-        _parity(manifest.variants),
+        f"## Parity with {original(manifest)}",
+        _parity(manifest),
     ]
     for variant in manifest.variants:
         if variant.parity and variant.parity.accuracy:
             sections += [
                 f"## Accuracy, {variant.precision}",
-                _accuracy(variant.parity.accuracy, variant.parity.images, variant.parity.image_source),
+                _accuracy(variant.parity.accuracy, variant.parity, original(manifest)),
             ]
     if any(variant.gate for variant in manifest.variants):
         sections += ["## Other precisions", _gates(manifest.variants)]
@@ -136,7 +143,7 @@ def _training(training: Training | None, notes: CardNotes) -> str:
     return "\n\n".join([*lines, table(("setting", "value"), rows)])
 
 
-def _parity(variants: Sequence[Variant]) -> str:
+def _parity(manifest: Manifest) -> str:
     rows = [
         (
             variant.precision,
@@ -146,11 +153,13 @@ def _parity(variants: Sequence[Variant]) -> str:
             f"{parity.max_absolute_error:.1e}",
             f"{parity.max_relative_error:.1e}",
         )
-        for variant in variants
+        for variant in manifest.variants
         if (parity := variant.parity)
     ]
     head = ("variant", "file", "images", "same top class", "largest logit error", "relative")
-    return table(head, rows) + "\n\nONNX Runtime on its CPU provider against PyTorch in fp32, on the same pixels."
+    given = "in ONNX Runtime too" if manifest.source.origin == ONNX else "in fp32"
+    text = f"ONNX Runtime on its CPU provider against {original(manifest)} {given}, on the same pixels."
+    return f"{table(head, rows)}\n\n{text}"
 
 
 def _file(variant: Variant) -> str:
@@ -190,10 +199,10 @@ def _made(variant: Variant) -> str:
     return f"{how.method}, {how.calibration_images:,} images from {_inline(how.calibration_source)}{kept}"
 
 
-def _accuracy(accuracy: Accuracy, images: int, source: str) -> str:
+def _accuracy(accuracy: Accuracy, parity: Parity, compared: str) -> str:
     overall = (
-        f"Top-1 on {images:,} labelled images of {_inline(source)}: **{accuracy.exported:.2%}** "
-        f"(PyTorch: {accuracy.pytorch:.2%})."
+        f"Top-1 on {parity.images:,} labelled images of {_inline(parity.image_source)}: **{accuracy.exported:.2%}** "
+        f"({compared}: {accuracy.pytorch:.2%})."
     )
     rows = [(_inline(label), f"{share:.1%}") for label, share in accuracy.by_class.items()]
     return f"{overall}\n\n{table(('class', 'top-1'), rows)}"

@@ -32,7 +32,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.errors import ExportError
 from export.graphs.contract import INPUT
-from export.graphs.feature_nodes import Layer, feature_nodes, layers
+from export.graphs.feature_nodes import Layer, feature_nodes, layers, name_nodes
 from export.images.image_sets import Pixels
 from export.images.subsets import batches
 from model_store.reports import CalibrationMethod
@@ -169,6 +169,7 @@ def _prepare(file: Path) -> onnx.ModelProto:
             model: onnx.ModelProto = load_model_with_shape_infer(prepared)
         except Exception as error:  # the library raises whatever its parts raise
             raise QuantizeError(f"{file.name}: cannot be prepared for quantization: {error}") from error
+    name_nodes(model.graph)
     if left := _not_folded(model):
         raise QuantizeError(f"{file.name}: the normalisation {left[0]} was not folded into its convolution")
     return model

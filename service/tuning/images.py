@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -76,7 +77,14 @@ def _files(source: Path) -> list[Callable[[], bytes]]:
     except zipfile.BadZipFile as error:
         raise TuneError(f"{source}: neither a folder nor a zip file") from error
     names = sorted(name for name in archive.namelist() if not name.endswith("/") and not _hidden(name))
-    return [lambda name=name: archive.read(name) for name in names]  # type: ignore[misc]
+    return [lambda name=name: _member(archive, name) for name in names]  # type: ignore[misc]
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> bytes:
+    try:
+        return archive.read(name)
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise TuneError(f"{archive.filename}: {name} cannot be read: {error}") from error
 
 
 def _hidden(name: str) -> bool:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from rich.console import Console
 
+from export import train
 from export.checkpoints.origins import Description
 from export.errors import ExportError
 from export.jobs import Job, Request, prepare
+from export.networks.architecture import Spec, spec_fields
+from export.networks.build import build
 from export.networks.resnet import ResNet
 from export.preprocessing import InputOptions
 from model_store.store import ModelStore
@@ -76,6 +81,22 @@ def test_who_said_how_images_are_prepared(
 ) -> None:
     notes = prepared(replace(request_, input=options, about=about), console)[1]
     assert next(note for note in notes if note.startswith("input: ")).endswith(f"; from {source}")
+
+
+@pytest.mark.parametrize(("options", "size", "resize"), [({}, 64, 64), ({"size": 96}, 96, 96), ({"crop": 0.8}, 64, 80)])
+def test_trained_networks_see_what_they_were_trained_on(
+    tmp_path: Path, console: Console, options: dict[str, Any], size: int, resize: int
+) -> None:
+    """Whole images of the network's size, whatever is usual for its stem."""
+    spec = Spec("basic", (1, 1), "imagenet", "B", stem_width=8, width=8, image_size=64)
+    (tmp_path / "mine.json").write_text(json.dumps(spec_fields(spec)))
+    content = {"recipe": {"arch": "mine.json", "epochs": 1}, "epoch": 1, "labels": ["a", "b"], "optimizer": {}}
+    torch.save(content | {"state_dict": build(spec, 2, seed=0).state_dict()}, tmp_path / "a.pth")
+    arch = str(tmp_path / "mine.json")
+    request = Request(tmp_path / "a.pth", "net", tmp_path / "store", arch=arch, input=InputOptions(**options))
+    found = prepared(request, console)[0].preprocessing
+    assert (found.height, found.resize, found.interpolation) == (size, resize, "bilinear")
+    assert found.mean == train.MEAN
 
 
 def test_folder_without_preprocessing_says_so(console: Console, tmp_path: Path) -> None:

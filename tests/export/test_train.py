@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from rich.console import Console
 
 from export.checkpoints.checkpoint import read_checkpoint
 from export.checkpoints.fitting import load_network
+from export.commands.train import train as train_command
+from export.networks.architecture import spec_fields
 from export.train import (
     History,
     Recipe,
@@ -23,6 +27,7 @@ from export.train import (
     run_training,
     train,
 )
+from tests.export.conftest import TINY
 
 RECIPE = Recipe(epochs=2, batch_size=8)
 Pictures = Callable[..., Path]
@@ -188,6 +193,15 @@ def test_foreign_checkpoint_is_not_overwritten(folder: Path, tmp_path: Path, con
     with pytest.raises(TrainingError, match="not written by this command"):
         run_training(RECIPE, folder, out, console, validate=None)
     assert out.read_bytes() == before
+
+
+def test_next_command_names_the_file_of_the_architecture(folder: Path, tmp_path: Path) -> None:
+    """The checkpoint's word is not enough to open it."""
+    spec, out = tmp_path / "mine.json", tmp_path / "a.pth"
+    spec.write_text(json.dumps(spec_fields(replace(TINY, image_size=32))))
+    words = ["--images", str(folder), "--arch", str(spec), "--epochs", "1", "--output", str(out)]
+    result = CliRunner().invoke(train_command, words, catch_exceptions=False)
+    assert result.stdout == f"{out} is trained; next: python -m export {out} --arch {spec} --name MODEL\n"
 
 
 def test_one_class_is_nothing_to_learn(pictures: Pictures, tmp_path: Path, console: Console) -> None:

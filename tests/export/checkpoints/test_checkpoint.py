@@ -115,6 +115,12 @@ def test_fine_tuned_head_gives_the_classes(tmp_path: Path, state: dict[str, Tens
     assert load_network(checkpoint, ARCH).fc.out_features == 3
 
 
+def test_one_output_is_no_classifier(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    checkpoint = read_checkpoint(save(tmp_path / "a.pth", state | {"fc.weight": torch.ones(1, 64)}))
+    with pytest.raises(CheckpointError, match=r"a\.pth: one output is a yes or no by sigmoid"):
+        _ = checkpoint.classes
+
+
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "float16"), (torch.bfloat16, "bfloat16")])
 def test_half_precision_is_widened_and_told(
     tmp_path: Path, state: dict[str, Tensor], dtype: torch.dtype, name: str

@@ -119,6 +119,8 @@ def test_known_architectures_are_called_by_their_names(tmp_path: Path, config: d
         ({"embedding_size": 0}, "stem_width"),
         ({"id2label": {"0": "a", "2": "b"}}, "id2label has no 1"),
         ({"id2label": ["a"]}, "id2label"),
+        ({"problem_type": "multi_label_classification"}, "config.json: problem_type: "),
+        ({"problem_type": "regression"}, "config.json: problem_type: "),
         ({"model_type": "vit"}, "model_type 'vit' is no ResNet"),
         ({"model_type": None}, "model_type None is no ResNet"),
     ],
@@ -282,6 +284,15 @@ def test_json_of_a_gigabyte_is_not_read(tmp_path: Path, file: str) -> None:
         big.truncate(10**9)
     message = refusal(folder)
     assert message == f"{folder / file}: 1000000000 bytes; {folders.MAX_JSON_BYTES} are the most that is read"
+
+
+def test_nulls_of_a_preprocessor_are_its_defaults(tmp_path: Path) -> None:
+    nulls = dict.fromkeys(("do_center_crop", "do_rescale", "rescale_factor", "crop_size", "device", "do_resize"))
+    told = [
+        read_folder(hugging_face_folder(tmp_path / name, preprocessor={**CONVNEXT, **more})).description.input
+        for name, more in (("bare", {}), ("nulls", nulls))
+    ]
+    assert told[0] == told[1] is not None
 
 
 def test_damaged_preprocessor(tmp_path: Path) -> None:

@@ -58,6 +58,25 @@ def test_an_older_version(exported: Exported) -> None:
     assert "pets version 1," in exported.call(inspect_command, "pets@1")[1]
 
 
+def test_a_model_from_an_onnx_file_was_not_compared_with_pytorch(exported: Exported) -> None:
+    store = ModelStore(exported.store)
+    stored = store.resolve("pets")
+    source = stored.manifest.source.model_copy(update={"origin": "onnx"})
+    publish_next(store, stored, lambda _: {"source": source})
+    text = exported.call(inspect_command, "pets@3")[1]
+    assert "agreement with the given file 100.00%" in text
+    assert "PyTorch" not in text
+
+
+def test_a_file_that_a_checkpoint_names_is_not_opened(exported: Exported, tmp_path: Path) -> None:
+    content = {"recipe": {"arch": str(tmp_path / "secret.json")}, "epoch": 1, "labels": list("abcdefg")}
+    (tmp_path / "secret.json").write_text("secret")
+    torch.save(content | {"state_dict": torch.load(exported.checkpoint)}, tmp_path / "net.pth")
+    status, text = exported.call(inspect_command, str(tmp_path / "net.pth"))
+    assert status == 0
+    assert rows(text)["architecture"] == str(tmp_path / "secret.json")
+
+
 def test_a_checkpoint(exported: Exported) -> None:
     found = rows(exported.call(inspect_command, str(exported.checkpoint))[1])
     assert found["checkpoint"] == f"{exported.checkpoint} (pytorch)"

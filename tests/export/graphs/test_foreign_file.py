@@ -160,6 +160,32 @@ def test_invalid_graph(tmp_path: Path) -> None:
     assert "not valid ONNX" in refusal(saved(tmp_path, nonsense))
 
 
+def in_half(model: onnx.ModelProto) -> None:
+    """Weights as float16, widened where they are used."""
+    for tensor in list(model.graph.initializer):
+        model.graph.node.insert(0, helper.make_node("Cast", [f"{tensor.name}16"], [tensor.name], to=TensorProto.FLOAT))
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{tensor.name}16"))
+
+
+def in_constants(model: onnx.ModelProto) -> None:
+    for tensor in model.graph.initializer:
+        model.graph.node.insert(0, helper.make_node("Constant", [], [tensor.name], value=tensor))
+    del model.graph.initializer[:]
+
+
+@pytest.mark.parametrize("change", [in_half, in_constants])
+def test_weights_are_counted_wherever_they_are(tmp_path: Path, change: Callable[[onnx.ModelProto], None]) -> None:
+    assert read_onnx(saved(tmp_path, change)).parameters == 6 * 3 * 9 + 6 + 6 * 4 + 4
+
+
+def test_no_weights(tmp_path: Path) -> None:
+    net = Net(output_shape=(1, 3))
+    net.nodes.clear()
+    net.add("GlobalAveragePool", source="pixels").flat()
+    assert "holds no floating-point weights" in refusal(net.save(tmp_path / "a.onnx"))
+
+
 # Refused for what it takes and gives
 
 
@@ -203,6 +229,14 @@ def test_two_inputs(tmp_path: Path) -> None:
 def test_outputs_that_are_no_scores(tmp_path: Path) -> None:
     maps = Net(output_shape=(1, 6, 4, 4))
     assert "which output holds the logits is not clear: scores [1, 6, 4, 4]" in refusal(maps.save(tmp_path / "a.onnx"))
+
+
+def test_one_output_is_no_classifier(tmp_path: Path) -> None:
+    net = Net(output_shape=(1, 1)).average().flat()
+    net.weights["weight"] = np.ones((6, 1), np.float32)
+    assert "output 'scores': one output is a yes or no" in refusal(
+        net.add("MatMul", "weight").save(tmp_path / "a.onnx")
+    )
 
 
 def test_two_outputs_that_may_be_meant(tmp_path: Path) -> None:

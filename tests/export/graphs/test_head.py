@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from export.errors import ExportError
 from export.graphs.foreign_file import with_shapes
@@ -47,6 +48,19 @@ def reshaped_to_classes(net: Net) -> Net:
     return net.add("Reshape", net.constant("classes", [-1, CLASSES]))
 
 
+def clipped(net: Net) -> Net:
+    return net.add("Clip", net.constant("low", 1e-7, np.float32))
+
+
+def halved_and_back(net: Net) -> Net:
+    return net.add("Cast", to=TensorProto.FLOAT16).add("Cast", to=TensorProto.FLOAT)
+
+
+def softmax_of_half() -> Net:
+    net = usual().add("Cast", to=TensorProto.FLOAT16).add("Softmax", axis=1)
+    return net.add("Cast", to=TensorProto.FLOAT)
+
+
 def reshaped(net: Net) -> Net:
     return net.average().add("Reshape", net.constant("shape", [-1, CHANNELS]))
 
@@ -65,6 +79,9 @@ FOUND: dict[str, Callable[[], Net]] = {
     "matmul, no bias": lambda: matmul(Net().average().flat(), bias=False),
     "convolution": lambda: conv_head(Net().average()),
     "softmax": lambda: usual().add("Softmax", axis=1),
+    "softmax that is clipped": lambda: clipped(usual().add("Softmax", axis=1)),
+    "softmax behind casts": lambda: halved_and_back(usual().add("Softmax", axis=1)),
+    "softmax and its logarithm": lambda: usual().add("LogSoftmax", axis=1),
     "softmax behind a reshape": lambda: reshaped_to_classes(usual().add("Softmax", axis=1)),
 }
 
@@ -131,9 +148,11 @@ def test_computed_weights_are_no_linear_layer() -> None:
     [
         (lambda: usual().add("Sigmoid"), "is a Sigmoid"),
         (lambda: reshaped_to_classes(usual().add("Sigmoid")), "is a Sigmoid"),
+        (lambda: clipped(usual().add("Sigmoid")), "is a Sigmoid"),
         (lambda: softmax_before_flattening(), "a softmax in another shape"),
+        (lambda: softmax_of_half(), "a softmax of half precision"),
     ],
-    ids=["sigmoid", "sigmoid behind a reshape", "softmax of a map"],
+    ids=["sigmoid", "sigmoid behind a reshape", "clipped sigmoid", "softmax of a map", "softmax of halves"],
 )
 def test_what_are_no_logits_is_refused(net: Callable[[], Net], told: str) -> None:
     with pytest.raises(ExportError, match=told):

@@ -155,6 +155,24 @@ def test_parts_that_make_no_logits_are_left_out(tmp_path: Path, console: Console
     assert "Softmax" not in {node.op_type for node in graph.model.graph.node}
 
 
+def test_probabilities_of_another_make_are_refused(tmp_path: Path, console: Console) -> None:
+    """Nothing in the graph says so: the softmax runs along the other dimension of a transposed tensor."""
+    net = usual().add("Transpose", perm=[1, 0]).add("Softmax", axis=0).add("Transpose", perm=[1, 0])
+    with pytest.raises(GraphError, match=r"net\.onnx: 'scores' gives probabilities.*without its softmax"):
+        wrapped(net, tmp_path, console)
+
+
+def test_every_node_gets_a_name_of_its_own(tmp_path: Path) -> None:
+    net = usual()
+    for node, name in zip(net.nodes, ("", "same", "same", "Conv_5"), strict=False):
+        node.name = name
+    graph = wrap(read_onnx(net.save(tmp_path / "net.onnx")), SPEC)
+    names = [node.name for node in graph.model.graph.node]
+    assert "" not in names
+    assert len(set(names)) == len(names)
+    assert {"net/same", "net/Conv_5"} <= set(names)
+
+
 def test_no_trace_of_the_machine_that_made_it(tmp_path: Path) -> None:
     model = usual().model()
     model.producer_name = model.doc_string = model.graph.doc_string = "secret"

@@ -34,6 +34,17 @@ def test_folder_and_zip_are_the_same(pictures: Pictures, tmp_path: Path) -> None
     assert [file.label for file in read_images(folder)] == ["cat"] * 3 + ["dog"] * 3
 
 
+def test_linked_folders_are_entered_once(pictures: Pictures, tmp_path: Path) -> None:
+    folder = pictures(("cat",))
+    elsewhere = tmp_path / "elsewhere"
+    (folder / "cat").rename(elsewhere)
+    (folder / ".cat").symlink_to(elsewhere)
+    (folder / "cat").symlink_to(elsewhere)
+    (elsewhere / "up").symlink_to(folder)
+    (elsewhere / "gone.png").symlink_to(tmp_path / "gone.png")
+    assert list_images(folder) == [f"cat/{i}.png" for i in range(3)]
+
+
 def test_class_folder() -> None:
     assert class_folder("val/cat/1.png") == "cat"
     assert class_folder("1.png") is None

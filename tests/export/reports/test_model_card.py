@@ -75,6 +75,16 @@ def test_trained_model() -> None:
         assert text in card
 
 
+def test_a_model_from_an_onnx_file_was_not_compared_with_pytorch() -> None:
+    base = manifest(ACCURACY)
+    imported = base.model_copy(update={"source": base.source.model_copy(update={"origin": "onnx"})})
+    card = render_card(imported, CIFAR10, None, CardNotes())
+    assert "PyTorch" not in card
+    assert "## Parity with the given file\n" in card
+    assert "provider against the given file in ONNX Runtime too, on" in card
+    assert "(the given file: 87.65%)" in card
+
+
 def test_unknown_is_said_to_be_unknown() -> None:
     card = render_card(manifest(None, size=224), CIFAR10, None, CardNotes())
     assert "Data: not stated" in card

@@ -16,6 +16,7 @@ from export.graphs.contract import check_graph
 from export.images.files import ImagesError
 from export.images.image_sets import Pixels
 from export.variants import quantize
+from export.variants.half import halved
 from export.variants.quantize import METHODS, QuantizeError, calibrate, quantized
 from model_store.reports import CalibrationMethod
 from tests.export import colours
@@ -224,6 +225,17 @@ def test_normalisations_are_folded_into_the_convolutions(tmp_path: Path) -> None
     }
     assert "Conv" in kinds
     assert "BatchNormalization" not in kinds
+
+
+def test_nodes_without_names_are_quantized(tmp_path: Path) -> None:
+    model = a_normalised()
+    for node in model.graph.node:
+        node.name = ""
+    onnx.save(model, tmp_path / "nameless.onnx")
+    calibrated = calibrate(tmp_path / "nameless.onnx", "minmax", colours.CALIBRATION.read())
+    assert "QuantizeLinear" in {node.op_type for node in quantized(calibrated).graph.node}
+    casts = [node for node in halved(calibrated).graph.node if node.op_type == "Cast"]
+    assert [node.input[0] for node in casts[:1]] == ["image"]
 
 
 def test_a_normalisation_that_cannot_be_folded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

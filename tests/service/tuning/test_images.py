@@ -45,6 +45,21 @@ def test_what_the_service_takes_is_taken(folder: Path, as_zip: bool) -> None:
     assert found.origin == f"5 images of {source.name}"
 
 
+@pytest.mark.parametrize("damage", ["content", "encrypted"])
+def test_a_damaged_zip_names_its_member(folder: Path, damage: str) -> None:
+    path = zipped(folder)
+    data = bytearray(path.read_bytes())
+    if damage == "content":
+        place = data.index(a_png(0)) + 20
+        data[place] ^= 0xFF
+    else:
+        data[data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 50) + 8] |= 1
+    path.write_bytes(data)
+    with pytest.raises(TuneError, match=r"photos\.zip: .* cannot be read: ") as caught:
+        load_images(path, Settings())
+    assert "\n" not in str(caught.value)
+
+
 def test_the_operators_limits_hold(folder: Path) -> None:
     with pytest.raises(TuneError, match="no image that the service takes"):
         load_images(folder, Settings.from_env({"RESNET_IMAGE_FORMATS": "jpeg"}))
