@@ -55,7 +55,7 @@ ROWS: dict[str, list[Panel]] = {
         Panel("Slow answers", "Longer than a quarter of a second. The objective allows 1 %.", "percentunit",
               {"slow": "resnet:slow:ratio5m"}, "stat", 5),
         Panel("Since the last image", "Grows where nothing comes, or nothing is answered.", "s",
-              {"age": "time() - max(resnet_last_success_timestamp_seconds)"}, "stat", 5),
+              {"age": "time() - max(resnet_last_success_timestamp_seconds > 0)"}, "stat", 5),
     ],
     "Traffic": [
         Panel("Requests", "By route and status.", "reqps",

@@ -1,6 +1,6 @@
 // One picture: what the network sees in it, where, and what that took.
 
-import { classify, embed, explain } from "./api.js";
+import { classify, embed, explain, Failure } from "./api.js";
 import { announce, byId, bytes, h, percent } from "./dom.js";
 import { draw } from "./heatmap.js";
 import { showFailure } from "./failure.js";
@@ -14,9 +14,11 @@ export class Card {
   #heat = null; // index of the class whose map is shown
   #maps = new Map(); // by class index: the API's heatmaps
   #embeddings = new Map(); // by model and version
+  #renewed; // resolves to what is chosen of what is served now
 
-  /** `on` has `remove(card)` and `compare(card)`. */
+  /** `on` has `remove(card)`, `compare(card)` and `renewed()`, the choice after the models were asked for anew. */
   constructor(file, name, on) {
+    this.#renewed = on.renewed;
     this.file = file;
     this.name = name;
     this.url = URL.createObjectURL(file);
@@ -27,7 +29,7 @@ export class Card {
     this.#find(".remove").addEventListener("click", () => on.remove(this));
     this.#find(".compare").setAttribute("aria-label", `Compare ${name}`);
     this.#find(".compare").addEventListener("click", () => on.compare(this));
-    this.#find(".again").addEventListener("click", () => this.classify(this.#choice));
+    this.#find(".again").addEventListener("click", () => this.classify(this.#choice, true));
     this.#find(".opacity input").addEventListener("input", () => this.#setOpacity());
     this.#showPicture();
   }
@@ -55,8 +57,9 @@ export class Card {
     this.#find(".picture").style.setProperty("--ratio", String(width / height));
   }
 
-  /** Ask the service; a question still open is given up. */
-  async classify(choice) {
+  /** Ask the service; a question still open is given up. With `anew`, `choice` may not be served any more. */
+  async classify(choice, anew = false) {
+    if (!this.element.isConnected) return; // removed
     this.#work.abort();
     this.#work = new AbortController();
     const { signal } = this.#work;
@@ -65,7 +68,7 @@ export class Card {
     this.#hideHeat();
     this.#wait();
     try {
-      const answer = await classify(this.file, choice, signal);
+      const answer = await (anew ? this.#askAnew(signal) : this.#ask(signal));
       if (signal.aborted) return;
       this.#showPredictions(answer);
     } catch (failure) {
@@ -74,6 +77,23 @@ export class Card {
     } finally {
       if (!signal.aborted) this.element.setAttribute("aria-busy", "false");
     }
+  }
+
+  async #ask(signal) {
+    try {
+      return await classify(this.file, this.#choice, signal);
+    } catch (failure) {
+      if (failure.code !== "unknown_model") throw failure;
+      return this.#askAnew(signal);
+    }
+  }
+
+  async #askAnew(signal) {
+    const choice = await this.#renewed();
+    signal.throwIfAborted();
+    this.#choice = choice;
+    if (!choice.model) throw new Failure("no_model", "No model is served just now.");
+    return classify(this.file, choice, signal);
   }
 
   #wait() {

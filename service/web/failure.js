@@ -13,6 +13,7 @@ const TITLES = {
   not_ready: "The service is still loading",
   shutting_down: "The service is stopping",
   deadline_exceeded: "It took too long",
+  no_model: "There is no model",
   unknown_model: "This model is not served any more",
   unreachable: "No answer",
   unauthorized: "The service needs a key",

@@ -25,7 +25,7 @@ let loaded = Promise.resolve();
 async function take(files) {
   tell("");
   if (!byId("status").hidden) location.hash = "#/";
-  const added = files.map((file) => new Card(file, file.name || "Pasted picture", { remove, compare }));
+  const added = files.map((file) => new Card(file, file.name || "Pasted picture", { remove, compare, renewed }));
   for (const card of added.toReversed()) {
     cards.unshift(card);
     byId("cards").prepend(card.element);
@@ -50,6 +50,11 @@ function remove(card) {
   (next?.querySelector(".remove") ?? byId("files")).focus();
 }
 
+async function renewed() {
+  await models.refresh();
+  return models.choice;
+}
+
 async function compare(card) {
   await loaded;
   comparison.toggle(card);
@@ -68,8 +73,16 @@ function tell(text) {
 }
 
 async function takeExample() {
-  const response = await fetch("web/ship.jpg");
-  take([new File([await response.blob()], "ship.jpg", { type: "image/jpeg" })]);
+  let picture;
+  try {
+    const response = await fetch("web/ship.jpg");
+    if (!response.ok) throw new Error(`The answer was ${response.status}.`);
+    picture = await response.blob();
+  } catch {
+    tell("The example could not be fetched. Try again.");
+    return;
+  }
+  take([new File([picture], "ship.jpg", { type: "image/jpeg" })]);
   byId("results-title").focus({ preventScroll: true }); // the button is gone
 }
 

@@ -3,11 +3,12 @@
 import * as api from "./api.js";
 import { byId, h } from "./dom.js";
 
-const RETRY_MS = 2000; // while the service loads its models
+const RETRY_MS = 2000; // while the service loads its models, or serves none
 const SHOWN = [3, 5, 10]; // classes on offer, where the model has as many
 
 export class Models {
-  #served = [];
+  #served = null; // not known yet
+  #timer = 0;
 
   /** `changed()` is called when another model, version or number of classes was chosen. */
   constructor(changed) {
@@ -29,25 +30,34 @@ export class Models {
     addEventListener("focus", () => this.#ask()); // they may have changed while one looked elsewhere
   }
 
-  /** Asks once more, as with another key. */
+  /** Asks once more: with another key, or as the models may have changed. */
   refresh() {
     return this.#ask();
   }
 
   async #ask() {
     try {
-      const served = await api.models();
-      if (served.length > 0) this.#show(served);
+      this.#show(await api.models());
     } catch (failure) {
-      if (this.#served.length === 0) byId("model-note").textContent = failure.message;
+      if (this.#served === null) byId("model-note").textContent = failure.message;
     }
-    return this.#served.length > 0;
+    clearTimeout(this.#timer);
+    if (this.#served?.length === 0) this.#timer = setTimeout(() => this.#ask(), RETRY_MS);
+    return this.#served !== null;
   }
 
   /** What was chosen stays, where it is still served. */
   #show(served) {
     const before = [byId("model").value, byId("version").value];
     this.#served = served;
+    if (served.length === 0) {
+      for (const id of ["model", "version"]) {
+        byId(id).replaceChildren();
+        byId(id).disabled = true;
+      }
+      byId("model-note").textContent = "No model is served just now.";
+      return;
+    }
     const names = [...new Set(served.map((model) => model.name))];
     byId("model").replaceChildren(...names.map((name) => h("option", { value: name }, name)));
     const first = served.find((model) => model.default) ?? served[0];
@@ -81,12 +91,12 @@ export class Models {
 
   #chosen() {
     const [name, version] = [byId("model").value, byId("version").value];
-    return this.#served.find((model) => model.name === name && model.version === version);
+    return this.#served?.find((model) => model.name === name && model.version === version);
   }
 
-  /** What `api.classify` takes. */
+  /** What `api.classify` takes; without a model where none is served. */
   get choice() {
-    const { name, version } = this.#chosen();
+    const { name, version } = this.#chosen() ?? {};
     return { model: name, version, topK: Number(byId("top-k").value) };
   }
 }

@@ -6,12 +6,14 @@ import { announce, byId, duration, h, number } from "./dom.js";
 import { EVERY_S, History, LOOKS } from "./history.js";
 
 const SPAN_S = EVERY_S * LOOKS;
+const STATE_EVERY_S = 10; // where the state is all there is to see
 
 export class Status {
   #history = new History();
   #timer = 0;
   #paused = false;
   #shown = false;
+  #apart = false; // the metrics are on a port of their own
   #state = "";
   #tiles = new Map();
   #throughput = new Lines("Images a second", [{ key: "images", name: "Images a second" }], SPAN_S, { format: number, least: 4 });
@@ -74,16 +76,37 @@ export class Status {
   async #look() {
     const timer = this.#timer;
     try {
-      const [text, reason] = await Promise.all([api.metrics(), api.unready()]);
-      this.#history.add(text, performance.now() / 1000);
-      this.#show(reason);
+      const [text, reason] = await Promise.all([this.#metrics(), api.unready()]);
+      if (text !== null) this.#history.add(text, performance.now() / 1000);
+      this.#showState(reason);
+      if (text !== null) this.#show();
       this.#notice("");
     } catch (failure) {
       this.#tell("state", "No answer", failure.message);
       this.#notice(failure.message);
     }
     // Nothing new where it was halted meanwhile.
-    if (this.#timer === timer) this.#timer = setTimeout(() => this.#look(), EVERY_S * 1000);
+    if (this.#timer === timer) this.#timer = setTimeout(() => this.#look(), (this.#apart ? STATE_EVERY_S : EVERY_S) * 1000);
+  }
+
+  /** Null where they are on a port of their own. */
+  async #metrics() {
+    if (this.#apart) return null;
+    try {
+      return await api.metrics();
+    } catch (failure) {
+      if (failure.status !== 404) throw failure;
+      this.#showApart();
+      return null;
+    }
+  }
+
+  #showApart() {
+    this.#apart = true;
+    byId("status-lead").textContent = "The metrics are on a port of their own (RESNET_METRICS_PORT): here is the state alone.";
+    for (const [key, { value }] of this.#tiles) value.closest(".tile").hidden = key !== "state";
+    byId("charts").hidden = true;
+    document.querySelector("footer [href=metrics]").hidden = true;
   }
 
   #notice(text) {
@@ -91,13 +114,18 @@ export class Status {
     if (byId("status-notice").textContent !== text) byId("status-notice").textContent = text;
   }
 
-  #show(reason) {
-    const { last, points, batches } = this.#history;
-    const now = points.at(-1);
+  #showState(reason) {
+    const { last } = this.#history;
     const state = reason ? "Not ready" : "Ready";
     if (this.#state && this.#state !== state) announce(`The service is ${state.toLowerCase()}`);
     this.#state = state;
-    this.#tell("state", state, reason || `${number(last.workers)} ${last.workers === 1 ? "worker" : "workers"}`);
+    const workers = last ? `${number(last.workers)} ${last.workers === 1 ? "worker" : "workers"}` : "";
+    this.#tell("state", state, reason || workers);
+  }
+
+  #show() {
+    const { last, points, batches } = this.#history;
+    const now = points.at(-1);
     this.#tell("images", number(now?.images ?? NaN), `${number(last.images)} since the start`);
     this.#tell("requests", number(now?.requests ?? NaN), `${number(last.requests)} since the start`);
     this.#tell("p95", duration(now?.p95 ?? NaN), now?.p50 ? `median ${duration(now.p50)}` : "no requests just now");

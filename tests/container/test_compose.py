@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,6 +81,39 @@ def test_grafana_finds_its_prometheus_and_its_dashboard() -> None:
     home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
     assert home.startswith(f"{folder}/")
     assert json.loads((COMPOSE.parent / seen[folder] / home.removeprefix(f"{folder}/")).read_text())["panels"]
+
+
+def test_nobody_logs_in_to_grafana_and_it_calls_nobody() -> None:
+    wanted = {
+        "GF_AUTH_ANONYMOUS_ORG_ROLE": "Viewer",
+        "GF_AUTH_DISABLE_LOGIN_FORM": "true",
+        "GF_AUTH_BASIC_ENABLED": "false",  # the form is but one way in
+        "GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION": "true",
+        "GF_ANALYTICS_REPORTING_ENABLED": "false",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        "GF_PLUGINS_PREINSTALL_DISABLED": "true",
+        "GF_PLUGINS_PUBLIC_KEY_RETRIEVAL_DISABLED": "true",
+    }
+    assert wanted.items() <= SERVICES["grafana"]["environment"].items()
+
+
+def test_a_service_without_an_image_yet_has_no_age_on_the_dashboard(tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    panels = json.loads((COMPOSE.parent / "grafana" / "dashboards" / "resnet-serving.json").read_text())["panels"]
+    (age,) = (panel["targets"][0]["expr"] for panel in panels if panel["title"] == "Since the last image")
+    series = {"series": "resnet_last_success_timestamp_seconds", "values": "0x4 240x4"}
+    asked = [
+        {"expr": age, "eval_time": "2m", "exp_samples": []},
+        {"expr": age, "eval_time": "6m", "exp_samples": [{"labels": "{}", "value": 120}]},
+    ]
+    test = tmp_path / "test.yml"
+    test.write_text(
+        yaml.safe_dump({"tests": [{"interval": "1m", "input_series": [series], "promql_expr_test": asked}]})
+    )
+    done = subprocess.run(["promtool", "test", "rules", test], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_prometheus_waits_for_a_healthy_service() -> None:

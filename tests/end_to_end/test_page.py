@@ -258,3 +258,82 @@ def test_nothing_moves_when_the_answer_comes(browser: Browser, page_server: Serv
         assert before == [
             page.locator(selector).bounding_box() for selector in (".card", ".card img", ".predictions", ".heat")
         ]
+
+
+def test_the_page_goes_with_the_models_that_come_and_go(browser: Browser, tmp_path: Path) -> None:
+    publish_tiny(tmp_path, "tiny", "1")
+    key = "a-key-of-the-administrator"
+    with running(RESNET_MODEL_STORE=str(tmp_path), RESNET_WATCH_S="0", RESNET_ADMIN_KEY=key) as server:
+
+        def order(what: str) -> None:
+            address = f"{server.url}/v2/repository/models/tiny/{what}"
+            httpx.post(address, headers={"authorization": f"Bearer {key}"}, timeout=60).raise_for_status()
+
+        with opened(browser, server.url) as page:
+            publish_tiny(tmp_path, "tiny", "2")
+            order("load")
+            assert page.get_by_label("Version").input_value() == "1"
+            choose(page, SHIP)
+            expect(page.locator(".who")).to_contain_text("tiny version 2")
+            assert page.get_by_label("Version").input_value() == "2"
+
+            order("unload")
+            choose(page, SHIP)
+            expect(page.locator(".failure:visible")).to_contain_text("No model is served just now.")
+            publish_tiny(tmp_path, "tiny", "3")
+            order("load")
+            page.get_by_role("button", name="Try again").click()
+            expect(page.locator(".who").first).to_contain_text("tiny version 3")
+
+            order("unload")
+            page.reload()
+            expect(page.locator("#model-note")).to_have_text("No model is served just now.")
+            choose(page, SHIP)
+            expect(page.locator(".failure:visible")).to_contain_text("No model is served just now.")
+            order("load")
+            page.wait_for_selector("#model option[value]", state="attached")
+            page.get_by_role("button", name="Try again").click()
+            expect(page.locator(".who")).to_contain_text("tiny version 3")
+
+
+def test_trying_again_asks_for_the_models_first(page: Page) -> None:
+    page.route("**/v1/classify*", lambda route: route.fulfill(status=503, json={}))
+    choose(page, SHIP)
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    page.unroute("**/v1/classify*")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url.partition("/v1/")[2].partition("?")[0]))
+    page.get_by_role("button", name="Try again").click()
+    expect(page.locator(".prediction .label").first).to_have_text("ship")
+    assert asked[:2] == ["models", "classify"]
+
+
+@pytest.mark.parametrize(
+    "fetched", ["Promise.reject(new TypeError())", "Promise.resolve(new Response('', {status: 502}))"]
+)
+def test_an_example_that_cannot_be_fetched_is_told(page: Page, fetched: str) -> None:
+    page.evaluate(f"() => {{ window.kept = fetch; window.fetch = () => {fetched}; }}")
+    page.get_by_role("button", name="Classify the example").click()
+    expect(page.locator("#notice")).to_have_text("The example could not be fetched. Try again.")
+    expect(page.locator("#empty")).to_be_visible()
+    page.evaluate("() => { window.fetch = window.kept; }")
+    page.get_by_role("button", name="Classify the example").click()
+    classified(page, 1)
+    expect(page.locator("#notice")).to_be_hidden()
+
+
+def test_a_picture_that_is_removed_before_the_models_are_known_is_not_sent(page: Page) -> None:
+    held: list[Route] = []
+    sent: list[str] = []
+    page.route("**/v1/models", lambda route: held.append(route))
+    page.on("request", lambda request: sent.append(request.url) if "/v1/classify" in request.url else None)
+    page.reload()
+    choose(page, ("gone.jpg", SHIP.read_bytes()), SHIP)
+    page.get_by_role("button", name="Remove gone.jpg").click()
+    while not held:
+        page.wait_for_timeout(10)
+    held[0].continue_()
+    classified(page, 1)
+    expect(page.locator("#announce")).to_contain_text("ship.jpg: ship")
+    page.wait_for_load_state("networkidle")
+    assert len(sent) == 1

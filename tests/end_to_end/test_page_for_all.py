@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.end_to_end.browser import PHONE, SHIP, chromium, classified, keep, opened
-from tests.end_to_end.conftest import Server
+from tests.end_to_end.conftest import Server, free_port, running
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +92,24 @@ def test_a_service_that_does_not_answer_is_told(browser: Browser, server: Server
         page.unroute("**/metrics")
         expect(page.locator(".tile", has_text="State")).to_contain_text("Ready")
         expect(page.locator("#status-notice")).to_be_hidden()
+
+
+def test_metrics_on_a_port_of_their_own_are_said_to_be_there(browser: Browser) -> None:
+    with running(RESNET_METRICS_PORT=str(free_port())) as server, opened(browser, f"{server.url}/#/status") as page:
+        page.clock.install()
+        page.reload()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        expect(page.locator("#status-lead")).to_contain_text("RESNET_METRICS_PORT")
+        expect(page.locator(".tile:visible")).to_contain_text(["Ready"])
+        expect(page.locator("#status-notice")).to_be_hidden()
+        expect(page.locator("#charts")).to_be_hidden()
+        expect(page.get_by_role("link", name="Metrics")).to_be_hidden()
+        asked.clear()
+        page.clock.run_for(9000)
+        assert not [url for url in asked if url.endswith("/metrics")]
+        with page.expect_request("**/readyz"):
+            page.clock.run_for(2000)
 
 
 # Keyboard and screen readers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,8 +51,25 @@ def test_a_version_without_an_entry_is_not_released(clone: Path) -> None:
     assert done.stderr == f"release-check: CHANGELOG.md has no entry for {__version__}\n"
 
 
+def test_a_version_beside_entries_that_are_unreleased_is_not_released(clone: Path) -> None:
+    log(clone, f"## Unreleased\n\n### Fixed\n\n- A mistake.\n\n## {__version__} - 2026-01-01\n")
+    done = check(clone)
+    assert done.returncode == 1
+    told = f"CHANGELOG.md has entries under Unreleased, which {__version__} would bring unsaid"
+    assert done.stderr == f"release-check: {told}\n"
+
+
+def test_the_steps_name_every_file_that_says_the_version() -> None:
+    steps = (ROOT / "docs" / "upgrading.md").read_text(encoding="utf-8").partition("## How a release is made")[2]
+    files = [*(ROOT / "docker").glob("Dockerfile*"), *(ROOT / "deploy").rglob("*.yaml")]
+    line = re.compile(rf"^(ARG VERSION=|\s+newTag: ){re.escape(__version__)}$", re.MULTILINE)
+    say = [path for path in files if line.search(path.read_text(encoding="utf-8"))]
+    assert len(say) >= 5
+    assert not [path for path in say if f"`{path.relative_to(ROOT)}`" not in steps]
+
+
 def test_all_else_is_looked_at(clone: Path) -> None:
-    log(clone, f"## {__version__} - 2026-01-01\n")
+    log(clone, f"## Unreleased\n\n## {__version__} - 2026-01-01\n\n### Added\n\n- Everything.\n")
     done = check(clone)
     assert "packages of resnet-serving" in done.stdout
     assert "0 with a licence that is not allowed" in done.stdout

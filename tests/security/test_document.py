@@ -40,6 +40,15 @@ def test_there_are_threats() -> None:
     assert len(threats()) > 20
 
 
+def test_the_route_that_takes_packed_bodies_is_named_with_what_bounds_it() -> None:
+    ((_, mitigation, held),) = (row for row in threats() if row[0] == "A body fills memory or disk")
+    assert "gzip and deflate by `/v2/models/{name}/infer`" in mitigation
+    assert "::test_a_packed_body, " in held
+    api = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    (refused,) = re.findall(r"^\| 415 \| `unsupported_encoding` .*$", api, re.MULTILINE)
+    assert "`POST /v2/models/{name}/infer` takes gzip and deflate" in refused
+
+
 def test_settings_are_there() -> None:
     named = set(re.findall(r"RESNET_[A-Z_]+", PAGE))
     assert named
