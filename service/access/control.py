@@ -7,7 +7,7 @@ import hmac
 from typing import Final
 
 from service.access.holder import Holder
-from service.access.keys import ApiKey, Limits, digest_of, parse_keys
+from service.access.keys import ApiKey, Limits, checked_limits, digest_of, parse_keys
 from service.access.watched import WatchedFile
 from service.config import variable
 from service.settings import AccessSettings
@@ -73,7 +73,7 @@ class Access:
     def _all(self, in_file: list[ApiKey]) -> list[ApiKey]:
         """Those in the file and those in the environment, of which some may be the same."""
         there = {key.digest for key in in_file}
-        return [*in_file, *(key for key in self._given if key.digest not in there)]
+        return checked_limits([*in_file, *(key for key in self._given if key.digest not in there)])
 
     @property
     def has_admin(self) -> bool:

@@ -91,13 +91,18 @@ def parse_keys(text: str, usual: Limits) -> list[ApiKey]:
             found.append(_parse(words, usual))
         except ValueError as error:
             raise ValueError(f"key {number}: {error}") from None
-    limits: dict[str, Limits] = {}
-    for key in found:
-        if limits.setdefault(key.name, key.limits) != key.limits:
-            raise ValueError(f"the keys of {key.name!r} have different limits; they are of one holder")
     if len({key.digest for key in found}) < len(found):
         raise ValueError("a key stands there twice")
-    return found
+    return checked_limits(found)
+
+
+def checked_limits(keys: list[ApiKey]) -> list[ApiKey]:
+    """``keys``; ``ValueError`` where those of one name have different limits."""
+    limits: dict[str, Limits] = {}
+    for key in keys:
+        if limits.setdefault(key.name, key.limits) != key.limits:
+            raise ValueError(f"the keys of {key.name!r} have different limits; they are of one holder")
+    return keys
 
 
 def _parse(words: list[str], usual: Limits) -> ApiKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,7 +14,7 @@ from service.client import calls
 from service.client.base import DEFAULT_OPTIONS, DEFAULT_URL, Base, Options
 from service.client.calls import Call, Image, T
 from service.client.errors import ClientError
-from service.client.exchange import Gathered, translated
+from service.client.exchange import CONNECTIONS, Gathered, translated
 from service.client.results import Classification, Embedding, Explanation
 
 
@@ -34,7 +35,9 @@ class Client(Base):
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, options)
-        self._http = httpx.Client(transport=transport, **self._http_arguments())
+        self._places = threading.Semaphore(CONNECTIONS)
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        self._http = httpx.Client(transport=transport, limits=limits, **self._http_arguments())
 
     def classify(
         self,
@@ -94,6 +97,10 @@ class Client(Base):
             time.sleep(pause_s)
 
     def _attempt(self, call: Call[T]) -> T:
+        with self._places:  # its time begins when it has a connection, however many threads there are
+            return self._exchange(call)
+
+    def _exchange(self, call: Call[T]) -> T:
         deadline = time.monotonic() + self._options.timeout_s
         request = self._http.build_request(**call.arguments())
         with translated(self.url):

@@ -14,7 +14,7 @@ from service.client import calls
 from service.client.base import DEFAULT_OPTIONS, DEFAULT_URL, Base, Options
 from service.client.calls import Call, Image, T
 from service.client.errors import ClientError
-from service.client.exchange import Gathered, translated
+from service.client.exchange import CONNECTIONS, Gathered, translated
 from service.client.results import Classification, Embedding, Explanation
 
 
@@ -26,11 +26,12 @@ class AsyncClient(Base):
         url: str = DEFAULT_URL,
         options: Options = DEFAULT_OPTIONS,
         *,
-        connections: int = 100,
+        connections: int = CONNECTIONS,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(url, options)
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._places = asyncio.Semaphore(connections)
         self._http = httpx.AsyncClient(transport=transport, limits=limits, **self._http_arguments())
 
     async def classify(
@@ -99,6 +100,10 @@ class AsyncClient(Base):
             await asyncio.sleep(pause_s)
 
     async def _attempt(self, call: Call[T]) -> T:
+        async with self._places:  # its time begins when it has a connection, however many there are
+            return await self._exchange(call)
+
+    async def _exchange(self, call: Call[T]) -> T:
         deadline = time.monotonic() + self._options.timeout_s
         request = self._http.build_request(**call.arguments())
         with translated(self.url):

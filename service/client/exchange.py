@@ -13,6 +13,7 @@ from service.client.calls import shown
 from service.client.errors import BadAnswer, TimedOut, Unreachable
 
 CONNECT_S: Final = 10.0
+CONNECTIONS: Final = 100  # at once
 
 
 def checked_url(url: str) -> httpx.URL:

@@ -165,6 +165,7 @@ class Methods:
 
     async def _model_stream_infer(self, _: AsyncIterator[bytes], context: Context) -> None:
         """One request after the other, answered in their order; one that fails does not end the stream."""
+        began = perf_counter()
         try:
             self._check_key(context.invocation_metadata() or ())
             with self._streams.admit() as place:
@@ -173,6 +174,9 @@ class Methods:
                     answer = await self._stream_answer(data, context)
                     await self._write(answer.SerializeToString(), context)
         except ServiceError as error:
+            if not isinstance(error, (SlowClient, ShuttingDown)):  # refused; those end a stream whose calls are told
+                call = self._call("ModelStreamInfer", context, remaining_s=None)
+                self._tell(call, error.status, error.code, perf_counter() - began)
             await context.abort(status_code(error), error.message)
 
     async def _next(self, context: Context) -> bytes | None:
@@ -239,6 +243,13 @@ class Methods:
             async with self._counted(call, traced):
                 yield
 
+    def _tell(self, call: Call, status: int, code: str, seconds: float) -> None:
+        """The metrics and the log of what became of ``call``."""
+        self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds, code)
+        self._runtime.requests.answered(
+            plain_id(call.request_id), "", call.route, status, code, call.model, call.version, seconds, call.stages
+        )
+
     @asynccontextmanager
     async def _counted(self, call: Call, traced: Traced) -> AsyncIterator[None]:
         began = perf_counter()
@@ -267,9 +278,5 @@ class Methods:
             status, code = ServiceError.status, ServiceError.code
             raise ServiceError("the service failed; the request's id helps its operator") from error
         finally:
-            seconds = perf_counter() - began
-            self._runtime.metrics.answered(call.route, call.model, call.version, status, seconds, code)
-            self._runtime.requests.answered(
-                plain_id(call.request_id), "", call.route, status, code, call.model, call.version, seconds, call.stages
-            )
+            self._tell(call, status, code, perf_counter() - began)
             traced.answered(status, call.model, call.version, code_of(status).name)

@@ -81,6 +81,11 @@ class Connections:
             "refused": _REFUSED_LINGER_S,
         }
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the service ends."""
+        return self._stopping()
+
     def __len__(self) -> int:
         return len(self._open)
 

@@ -41,7 +41,7 @@ class _Embed:
 
     async def embed(self, call: Call) -> Answer:
         query = call.query(EmbedQuery)
-        media_type = choose(call.headers.get("accept"), (JSON, FLOATS, NPY))
+        media_type = choose(call.accept, (JSON, FLOATS, NPY))
         with self._runtime.use_for(call, query.model, query.version) as pipeline:
             wanted = reading(query, pipeline)
             async with admitted(self._runtime, call) as images:

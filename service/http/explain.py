@@ -55,7 +55,7 @@ class _Explain:
     async def explain(self, call: Call) -> Answer:
         query = call.query(ExplainQuery)
         offered = (JSON, PNG) if query.style is None else (PNG, JSON)
-        as_picture = choose(call.headers.get("accept"), offered) == PNG
+        as_picture = choose(call.accept, offered) == PNG
         with self._runtime.use_for(call, query.model, query.version) as pipeline:
             wanted = readings.heatmap(pipeline, query.class_) if as_picture else reading(query, pipeline)
             async with admitted(self._runtime, call) as images:

@@ -53,7 +53,6 @@ class MetricsServer:
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                limit_concurrency=_MOST_CONNECTIONS,
                 timeout_graceful_shutdown=_GRACE_S,
                 **uvicorn_options(access),
             )
@@ -81,7 +80,8 @@ class MetricsServer:
         try:
             answer = await self._page(scope["method"], scope["path"])
         except ServiceError as error:
-            answer = error_answer(error, asked)
+            allow = ((b"allow", b"GET, HEAD"),) if isinstance(error, MethodNotAllowed) else ()
+            answer = error_answer(error, asked, *allow)
         await answer.send(send, asked)
 
     async def _page(self, method: str, path: str) -> Answer:

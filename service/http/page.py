@@ -37,7 +37,7 @@ class _Page:
 
     async def index(self, call: Call) -> Answer:
         """The page for browsers, which say that they like HTML best; the list of routes for all others."""
-        if _likes_html(call.headers.get("accept")):
+        if _likes_html(call.accept):
             return self._page.answer(call, _VARY)  # whatever is in the query: links get things appended
         call.query(Query)
         listed = json_answer({"service": "resnet-serving", "routes": self._paths})

@@ -212,6 +212,10 @@ class GuardedProtocol(RefusingProtocol):
 
     # What is answered
 
+    @property
+    def _simple(self) -> bool:
+        return super()._simple and not self.among.stopping  # then answers say that the connection ends
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
@@ -232,7 +236,7 @@ class GuardedProtocol(RefusingProtocol):
         """Read no further, and say why behind the answers to the requests before."""
         self._refused = True
         self.among.counted(_REASONS.get(type(error), "head_too_large"))
-        if self._in_body and not self._leave_request():
+        if self._in_body and (self._dropping or not self._leave_request()):
             self.transport.close()
         elif self._answering:
             self._refusal = error

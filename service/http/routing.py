@@ -60,10 +60,16 @@ class Call:
     timer: asyncio.Timeout | None = None
     reading: bool = False
 
+    @property
+    def accept(self) -> str | None:
+        """The media types that are wanted, of all lines that name some: they are one list (RFC 9110, 5.3)."""
+        return ", ".join(self.headers.getlist("accept")) or None
+
     def begin_reading(self, idle_s: float) -> None:
         """Wait for the client, for ``idle_s`` at most."""
         self.reading = True
-        if self.timer is not None and (latest := asyncio.get_running_loop().time() + idle_s) < self.deadline:
+        latest = min(self.deadline, asyncio.get_running_loop().time() + idle_s)
+        if self.timer is not None and self.timer.when() != latest:
             self.timer.reschedule(latest)
 
     def end_reading(self) -> None:

@@ -44,6 +44,17 @@ def test_keys_of_the_environment() -> None:
     ]  # fmt: skip
 
 
+def test_a_name_has_the_same_limits_in_both_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "keys"
+    file.write_text(line_of("somebody", "one-key-of-many", images_per_s=1))
+    given = line_of("somebody", "another-key-of-many")
+    with pytest.raises(ConfigError, match="'somebody' have different limits"):
+        access(api_keys_file=file, api_keys=given)
+    file.write_text(line_of("somebody", "one-key-of-many"))
+    both = access(api_keys_file=file, api_keys=given)
+    assert holder(both, "one-key-of-many") == holder(both, "another-key-of-many") == "somebody"
+
+
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys"
     path.write_text(line_of("a", "key-a", images_per_s=1))

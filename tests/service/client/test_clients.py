@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from service.client import BadAnswer, Client, ClientError, Options, Refused, Retry, TimedOut, Unreachable, calls
+from service.client import (
+    AsyncClient,
+    BadAnswer,
+    Client,
+    ClientError,
+    Options,
+    Refused,
+    Retry,
+    TimedOut,
+    Unreachable,
+    blocking,
+    calls,
+)
 from tests.service.client.conftest import (
     HEATMAP,
     MODEL,
@@ -311,3 +326,39 @@ def test_redirects_are_not_followed(call: Call) -> None:
     with pytest.raises(Refused, match="Temporary Redirect"):
         call(service, "classify", [b"x"])
     assert len(service.requests) == 1
+
+
+def test_no_more_calls_are_made_at_once_than_there_are_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a call's time does not pass while it waits for one."""
+    under_way, most = 0, 0
+
+    def count(change: int) -> None:
+        nonlocal under_way, most
+        under_way += change
+        most = max(most, under_way)
+
+    async def slow(_: httpx.Request) -> httpx.Response:
+        count(1)
+        await asyncio.sleep(0.001)
+        count(-1)
+        return answer({"predictions": [SHIP]})
+
+    async def many() -> None:
+        async with AsyncClient(URL, connections=2, transport=httpx.MockTransport(slow)) as client:
+            await asyncio.gather(*(client.classify([b"x"]) for _ in range(9)))
+
+    asyncio.run(many())
+    assert most == 2
+
+    meet = threading.Barrier(2)
+
+    def slow_too(_: httpx.Request) -> httpx.Response:
+        count(1)
+        meet.wait(10)
+        count(-1)
+        return answer({"predictions": [SHIP]})
+
+    monkeypatch.setattr(blocking, "CONNECTIONS", 2)
+    with Client(URL, transport=httpx.MockTransport(slow_too)) as client, ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(client.classify, [[b"x"]] * 8))) == 8
+    assert most == 2

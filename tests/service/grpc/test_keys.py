@@ -68,7 +68,9 @@ def test_without_one_only_health_is_told(tiny_root: Path, metadata: Any) -> None
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await stream.read()
         assert raised.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        assert f'reason="unauthorized"}} {float(len(asked))}' in runtime.metrics.page().decode()
+        page = runtime.metrics.page().decode()
+        assert f'reason="unauthorized"}} {float(len(asked) + 1)}' in page
+        assert 'route="grpc/ModelStreamInfer"' in page
 
     serve(tiny_root, use, api_keys=KEYS)
 

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from service.http.connections import Connections
 from service.http.protocol import guarded
+from service.http.refusing import Refuser
 from service.settings import ConnectionSettings
 from tests.security.http_shapes import Reply, replies
 
@@ -118,8 +119,8 @@ class Served:
             return await client.until_closed()
 
 
-def serve(use: Use, **given: Any) -> None:
-    """Call ``use`` beside a server with ``given`` settings of connections."""
+def serve(use: Use, refuser: Refuser | None = None, **given: Any) -> None:
+    """Call ``use`` beside a server with ``given`` settings of connections; ``refuser`` says what is refused at once."""
 
     async def main() -> None:
         counted: list[str] = []
@@ -129,7 +130,13 @@ def serve(use: Use, **given: Any) -> None:
         )
         app = App()
         config = uvicorn.Config(
-            app, "127.0.0.1", 0, http=guarded(kept), lifespan="off", log_config=None, timeout_graceful_shutdown=1
+            app,
+            "127.0.0.1",
+            0,
+            http=guarded(kept, refuser),
+            lifespan="off",
+            log_config=None,
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         config.load()

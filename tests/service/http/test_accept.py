@@ -3,9 +3,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.datastructures import Headers
+from starlette.types import Message
 
 from service.errors import NotAcceptable
 from service.http.accept import choose
+from service.http.routing import Call
 
 JSON, FLOATS, PNG = "application/json", "application/octet-stream", "image/png"
 OFFERED = (JSON, FLOATS, PNG)
@@ -69,3 +72,14 @@ def test_whatever_a_client_sends(accept: str) -> None:
     except NotAcceptable:
         return
     assert chosen in OFFERED
+
+
+def test_several_lines_are_one_list() -> None:
+    async def receive() -> Message:
+        raise AssertionError("nobody reads")
+
+    def accept(*lines: bytes) -> str | None:
+        return Call("POST", Headers(raw=[(b"accept", line) for line in lines]), b"", receive, 0.0, "id").accept
+
+    assert accept() is None
+    assert choose(accept(b"text/html", b"image/png;q=0.9"), OFFERED) == PNG

@@ -100,6 +100,7 @@ def test_a_pause_ends_the_call_and_a_body_that_goes_on_does_not() -> None:
 
         left = chunks(b"x")
         async with asyncio.timeout_at(deadline) as call.timer:
+            call.begin_reading(60)  # what came before, some time ago
             await read_body(call, 10, idle_s=7200)  # longer than there is
         assert told[-1] == deadline
 

@@ -23,13 +23,29 @@ def test_metrics_and_nothing_else() -> None:
             assert page.status_code == 200
             assert "resnet_workers_ready" in page.text
             assert (await client.head("/metrics")).status_code == 200
-            assert (await client.post("/metrics")).status_code == 405
+            posted = await client.post("/metrics")
+            assert (posted.status_code, posted.headers["allow"]) == (405, "GET, HEAD")
             assert (await client.get("/v1/models")).json()["error"]["code"] == "not_found"
         assert signal.getsignal(signal.SIGTERM) is before
         await server.stop()
         async with httpx.AsyncClient() as client:
             with pytest.raises(httpx.ConnectError):
                 await client.get(f"http://127.0.0.1:{port}/metrics")
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("silent", [62, 63, 64, 70])
+def test_who_only_connects_keeps_prometheus_not_out(silent: int) -> None:
+    async def use() -> None:
+        server = MetricsServer(Metrics(None), AccessSettings())
+        port = await server.start(ServerSettings())
+        others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(silent)]
+        async with httpx.AsyncClient(timeout=30) as client:
+            assert (await client.get(f"http://127.0.0.1:{port}/metrics")).status_code == 200
+        for _, writer in others:
+            writer.close()
+        await server.stop()
 
     asyncio.run(use())
 

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.errors import Overloaded
 from service.http import protocol
+from service.http.answers import Answer, error_answer
 from service.http.protocol import MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, MAX_URI_BYTES
+from service.http.refusing import Head
 from tests.security.http_shapes import HIDDEN, ONE_REQUEST, SMUGGLING
 from tests.service.http.protocol_server import LAST, App, Served, check_refused, get, post, serve
 
@@ -205,3 +208,37 @@ def test_what_is_overridden_is_there() -> None:
     for name in ("_start_asgi_task", "on_response_complete", "on_header", "on_body", "_should_upgrade"):
         assert hasattr(HttpToolsProtocol, name)
         assert name in vars(protocol.GuardedProtocol)
+
+
+class Full:
+    """Refuses every POST."""
+
+    busy = True
+
+    def refusal(self, method: str, path: str, headers: Head) -> tuple[Answer, str] | None:
+        return (error_answer(Overloaded("busy"), "an-id"), "an-id") if method == "POST" else None
+
+
+def test_a_broken_body_behind_a_refusal_ends_the_connection(caplog: pytest.LogCaptureFixture) -> None:
+    async def use(served: Served) -> None:
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        (reply,) = await served.ask(head + b"ZZ\r\n")
+        assert reply.status == 429
+
+    serve(use, Full())
+    assert not caplog.records
+
+
+def test_what_is_asked_of_a_service_that_ends_is_not_refused_at_once() -> None:
+    """Its answers say that the connection ends, which a refusal at once does not."""
+
+    async def use(served: Served) -> None:
+        asked = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx"
+        async with served.client() as client:
+            await client.send(asked)
+            assert (await client.reply()).status == 429
+            served.stopping = True
+            await client.send(asked)
+            assert (await client.reply()).status == 200
+
+    serve(use, Full())
