@@ -272,12 +272,13 @@ class RemoteStore(ModelStore):
     def remove(self, name: str, version: str) -> None:
         self.index()
         version, last = self.removable(name, version)
-        folder = f"{name}/{version}/"
-        if last and f"{name}/{PROMOTED_FILE}" in self._files.list():
-            self._files.delete(f"{name}/{PROMOTED_FILE}")  # first: it must never name what is not there
-        self._files.delete(f"{folder}{MANIFEST_FILE}")  # from here on it is no version
-        for path in self._files.list():
-            if path.startswith(folder):
+        folder, promoted, files = f"{name}/{version}/", f"{name}/{PROMOTED_FILE}", self._files.list()
+        manifest = f"{folder}{MANIFEST_FILE}"
+        if last and promoted in files:
+            self._files.delete(promoted)  # first: it must never name what is not there
+        self._files.delete(manifest)  # from here on it is no version
+        for path in files:
+            if path.startswith(folder) and path != manifest:
                 self._files.delete(path)
         self.index()
         with self.alone():

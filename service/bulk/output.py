@@ -108,7 +108,7 @@ class Output:
         if self._files.exists(self._path(_RUN)):
             self._check_same(run)
             return True
-        if self._files.exists(self._root) and self._names() - self._unfinished() - {_PLAN}:
+        if self._files.exists(self._root) and not all(n == _PLAN or n.startswith(_UNFINISHED) for n in self._names()):
             raise BulkError(f"{self.url}: there already, and none of bulk's; name another --output")
         self._files.makedirs(self._root, exist_ok=True)
         with self._writing(_PLAN, _PLAN_SCHEMA) as plan:
@@ -135,9 +135,10 @@ class Output:
 
     def tidy(self) -> None:
         """Remove what killed writers left half written; for when all parts are there, and nothing is written."""
-        for name in self._unfinished():
-            with contextlib.suppress(FileNotFoundError):
-                self._files.rm_file(self._path(name))
+        for name in self._names():
+            if name.startswith(_UNFINISHED):
+                with contextlib.suppress(FileNotFoundError):
+                    self._files.rm_file(self._path(name))
 
     def counts(self) -> tuple[int, int]:
         """Images of the plan, and those of finished parts."""
@@ -147,7 +148,7 @@ class Output:
 
     def failed(self) -> int:
         """Images of finished parts that have no result."""
-        return sum(found["failed"] for number in self.finished() if (found := self.found(number)) is not None)
+        return sum(self._tally(number)["failed"] for number in self.finished())
 
     def pending_numbers(self) -> list[int]:
         """Of the parts that are not finished, in order."""
@@ -166,10 +167,10 @@ class Output:
 
     def found(self, number: int) -> dict[str, int] | None:
         """``images`` and ``failed`` of part ``number``'s file; None where there is none."""
-        path = self._path(_part_name(number))
-        if not self._files.exists(path):
-            return None
-        errors = self._column(path, "error")
+        return self._tally(number) if self._files.exists(self._path(_part_name(number))) else None
+
+    def _tally(self, number: int) -> dict[str, int]:
+        errors = self._column(self._path(_part_name(number)), "error")
         return {"images": len(errors), "failed": len(errors) - errors.null_count}
 
     def _plan_column(self, name: str) -> list[int]:
@@ -199,9 +200,6 @@ class Output:
     def _names(self) -> set[str]:
         self._files.invalidate_cache()
         return {str(path).rpartition("/")[2] for path in self._files.ls(self._root, detail=False)}
-
-    def _unfinished(self) -> set[str]:
-        return {name for name in self._names() if name.startswith(_UNFINISHED)}
 
     @contextlib.contextmanager
     def _writing(self, name: str, columns: pyarrow.Schema) -> Iterator[pyarrow.parquet.ParquetWriter]:

@@ -126,7 +126,7 @@ class Connections:
         return bool(longest)
 
     def _limit_s(self, state: str) -> float:
-        hurried = state in ("taking", "closing") and self._stopping()
+        hurried = state in ("taking", "closing") and self.stopping
         return min(self._limits_s[state], _HURRIED_S) if hurried else self._limits_s[state]
 
     def _sweep(self) -> None:
