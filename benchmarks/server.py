@@ -197,9 +197,14 @@ def bento(
 ) -> Iterator[Server]:
     """A ready service with these ``RESNET_`` settings, kept to ``cpus``."""
     with prepared(settings, service, ready) as server:
-        server.start(*(() if cpus is None else ("taskset", "--cpu-list", ",".join(map(str, sorted(cpus))))))
+        server.start(*kept_to(cpus))
         server.wait_ready()
         yield server
+
+
+def kept_to(cpus: Iterable[int] | None) -> tuple[str, ...]:
+    """The command before a server's own that keeps it to ``cpus``; none where they are not given."""
+    return () if cpus is None else ("taskset", "--cpu-list", ",".join(map(str, sorted(cpus))))
 
 
 @contextmanager

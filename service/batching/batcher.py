@@ -205,6 +205,7 @@ class Batcher(Generic[T, R]):
             task = ThreadFuture()
             task.set_exception(error)
         task.add_done_callback(lambda done: self._loop.call_soon_threadsafe(self._settle, batch, done, began_s))
+        task.add_done_callback(self._slots.ended)
 
     def _settle(self, batch: list[_Item[T, R]], done: ThreadFuture[Sequence[R]], began_s: float) -> None:
         """The slot to the next batch, so that it does not idle; then each waiting caller its result or the error."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future as ThreadFuture
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+
+REST_S: Final = 0.006
+"""An eighth of what a refusal may take: a body is read over several rests. With 20 ms, refusals took seconds."""
 
 
 class Slots:
@@ -27,6 +32,8 @@ class Slots:
         self._waiting: list[Turn] = []
         self._last_s = 0.0
         self._executor = ThreadPoolExecutor(count, thread_name_prefix="slot")
+        self._ended = threading.Event()
+        self._resting = False
 
     @property
     def waiting(self) -> int:
@@ -51,6 +58,7 @@ class Slots:
             self._waiting.append(turn)
 
     def give_back(self) -> None:
+        self._ended.clear()
         self.free += 1
         while self.free and self._waiting:
             turn = min(self._waiting, key=lambda waiting: waiting.used_s)
@@ -62,6 +70,25 @@ class Slots:
 
     def submit(self, call: Callable[[], R]) -> ThreadFuture[R]:
         return self._executor.submit(call)
+
+    def ended(self, _: ThreadFuture[Any]) -> None:
+        """A slot's call has ended, and the event loop is told; from any thread."""
+        self._ended.set()
+
+    def rest_soon(self) -> None:
+        """Let the event loop rest, after what it is at, until a call ends or ``REST_S`` are over.
+
+        For overload: each of very many arrivals that is handled when it comes interrupts a slot, and finds its code
+        gone from the core's caches. Those that gather meanwhile are handled in one go.
+        """
+        if not self._resting:
+            self._resting = True
+            asyncio.get_running_loop().call_soon(self._rest)
+
+    def _rest(self) -> None:
+        self._resting = False
+        if not self.free:
+            self._ended.wait(REST_S)
 
     def close(self) -> None:
         self._executor.shutdown(wait=True)

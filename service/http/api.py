@@ -98,6 +98,8 @@ class Api:
         if match is None or route is None or not route.gated:
             return None
         asked = request_id(Headers(raw=headers))
+        if (slots := self._runtime.slots) is not None:
+            slots.rest_soon()
         answer = error_answer(_OVERLOADED, asked, path=path)
         self._count(asked, method, match.path, answer, 0.0)
         return answer, asked

@@ -152,9 +152,11 @@ def test_an_administrator_reaches_all_workers(serve: Serve, store: Path) -> None
             return {httpx.post(f"{server.url}/v1/classify", content=picture(1)).status_code for _ in range(10)}
 
         assert httpx.post(f"{repository}/models/{NAME}/unload", headers=headers).status_code == 200
+        server.wait_for_line(f"model {NAME} version 1: drained and closed", 2)
         until(lambda: statuses() == {404}, "the end of the model in all workers")
         publish(store, "2")
         assert httpx.post(f"{repository}/models/{NAME}/load", headers=headers, timeout=60).status_code == 200
+        server.wait_for_line(f"model {NAME} version 2: ", 2)
         until(lambda: statuses() == {200}, "the model in all workers")
         assert httpx.post(f"{server.url}/v1/classify", content=picture(1)).json()["model"]["version"] == "2"
         server.stop()

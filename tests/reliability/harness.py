@@ -11,7 +11,7 @@ import inspect
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import click
 
 from benchmarks.report import Report, Target, figure
-from benchmarks.server import SERVICE, Server, prepared
+from benchmarks.server import SERVICE, Server, kept_to, prepared
 from benchmarks.subject import assigned
 
 KEPT, BROKEN = 0, 1
@@ -38,10 +38,10 @@ def instances(count: int, *, service: str = SERVICE, **settings: str) -> Iterato
 
 
 @contextmanager
-def serving(*, service: str = SERVICE, **settings: str) -> Iterator[Server]:
-    """A ready one."""
+def serving(*, service: str = SERVICE, cpus: Sequence[int] | None = None, **settings: str) -> Iterator[Server]:
+    """A ready one, kept to ``cpus``."""
     with instances(1, service=service, **settings) as (server,):
-        server.start()
+        server.start(*kept_to(cpus))
         server.wait_ready()
         yield server
 

@@ -1,16 +1,17 @@
 """Overload costs the overloading client, not the service: goodput stays near the peak whatever arrives.
 
     python -m tests.reliability.overload
-    python -m tests.reliability.overload --set RESNET_MODEL_STORE=models --set RESNET_MODELS=resnet50
+    python -m tests.reliability.overload --apart --set RESNET_MODEL_STORE=models --set RESNET_MODELS=resnet50
 
 The peak is that of a closed loop, before and after, as the speed of a shared machine drifts. Between them images arrive
 as a Poisson process, at multiples of it. A refusal's latency counts from when its image was due, so it holds the
-client's own delays, too; the client shares the machine, so goodput is also given for the part that it leaves. The
-promise is held for all of it.
+client's own delays, too. Such a client takes cores from the service if it has the same ones, which is what an overload
+costs on one machine; with --apart each has cores of its own, as where clients are elsewhere.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
@@ -28,7 +29,6 @@ from benchmarks.load import Client
 from benchmarks.report import Report, Target, figure, spread
 from benchmarks.server import Server
 from benchmarks.traffic import Load, percentile_ms
-from service.process.cpus import available_cpus
 from tests.reliability.harness import describe, none_of, program, serving
 
 GOODPUT: Final = {1.0: 0.95, 2.0: 0.95, 5.0: 0.90, 10.0: 0.80}
@@ -47,23 +47,27 @@ _NORMAL: Final = 3.0  # times the slowest of as many probes of an idle service
 
 @dataclass(frozen=True)
 class Step:
-    """One multiple of the peak, once; CPU in cores, of the service and of the client."""
+    """One multiple of the peak, once; CPU in cores, of the service and of the client.
+
+    probed -- good answers a second that the probe had meanwhile, which are goodput, too.
+    """
 
     peak: float
     load: Load
+    probed: float
     service_cores: float
     client_cores: float
     back_s: float
 
     @property
-    def goodput(self) -> float:
-        """Good answers of what was possible: the peak, or what arrived where chance made that less."""
-        return self.load.per_second / min(self.peak, self.load.offered)
+    def good(self) -> float:
+        """Good answers a second."""
+        return self.load.per_second + self.probed
 
     @property
-    def goodput_beside(self) -> float:
-        """Of what was possible on the part of the machine that the client left."""
-        return self.goodput / (1 - self.client_cores / available_cpus())
+    def goodput(self) -> float:
+        """Good answers of what was possible: the peak, or what arrived where chance made that less."""
+        return self.good / min(self.peak, self.load.offered + self.probed)
 
     @property
     def refused_p99_ms(self) -> float:
@@ -90,6 +94,9 @@ class Probe:
     def stop(self) -> None:
         self._stopped.set()
 
+    def good_between(self, begin_s: float, end_s: float) -> int:
+        return sum(status == 200 and begin_s <= there_s < end_s for there_s, status, _ in self.answers)
+
     def back_after(self, end_s: float, normal_s: float) -> float | None:
         """Seconds after ``end_s`` from which on answers were good and quick, many in a row; None where not yet."""
         later = [answer for answer in self.answers if answer[0] >= end_s]
@@ -107,11 +114,12 @@ def measure(
     seconds: float,
     rounds: int,
     warm_up_s: float = _WARM_UP_S,
+    client_cpus: Sequence[int] | None = None,
 ) -> list[list[Step]]:
     """Each factor's steps, round by round: the peak, every multiple of it, and the peak again."""
     found: list[list[Step]] = [[] for _ in factors]
     url = server.classify
-    with Client(images.bodies) as client:
+    with Client(images.bodies, client_cpus) as client:
         normal_s = _normal_s(url, images.bodies[0])
         tried = {clients: client.closed(url, clients, seconds, warm_up_s).per_second for clients in _CLOSED_CLIENTS}
         best = max(tried, key=lambda clients: tried[clients])
@@ -132,6 +140,14 @@ def flood(server: Server, images: Images, factor: float, seconds: float) -> Load
     with Client(images.bodies) as client:
         peak = client.closed(server.classify, _CLOSED_CLIENTS[0], 1.5, 1.0).per_second
         return client.open(server.classify, factor * peak, seconds, 1.0)
+
+
+def halves() -> tuple[list[int], list[int]]:
+    """The cores that this process may use: one half for the service, the other for its client."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        raise click.UsageError("--apart needs two cores")
+    return cpus[: len(cpus) // 2], cpus[len(cpus) // 2 :]
 
 
 def _normal_s(url: str, body: bytes) -> float:
@@ -166,15 +182,16 @@ def _step(
         finally:
             probe.stop()
         probing.result()
-    return Step(peak, load, cores, load.client_cpu_s / took_s, 3 * BACK_S if back_s is None else back_s)
+    probed = probe.good_between(end_s - seconds, end_s) / seconds
+    return Step(peak, load, probed, cores, load.client_cpu_s / took_s, 3 * BACK_S if back_s is None else back_s)
 
 
 def fill(report: Report, factors: Sequence[float], found: list[list[Step]], deadline_s: float = DEADLINE_S) -> None:
     """The figures and the promises; of several rounds, medians."""
     report.subject["peak"] = f"{spread([step.peak for step in found[0]])} images/s"
     head = [
-        "traffic", "offered/s", "good/s", "of peak", "of what the client leaves", "p99 ms", "refused",
-        "refused p99 ms", "failed", "sent late p99 ms", "back s", "cores: service", "client",
+        "traffic", "offered/s", "good/s", "of peak", "p99 ms", "refused", "refused p99 ms", "failed",
+        "sent late p99 ms", "back s", "cores: service", "client",
     ]  # fmt: skip
     rows = [[f"{factor:g}x", *_cells(steps)] for factor, steps in zip(factors, found, strict=True)]
     report.table("Open loop (Poisson): medians, least to most", head, rows)
@@ -198,8 +215,7 @@ def fill(report: Report, factors: Sequence[float], found: list[list[Step]], dead
     )
     report.data = {
         f"{factor:g}": [
-            {"peak": s.peak, "good_per_s": s.load.per_second, "statuses": s.load.statuses, "back_s": s.back_s}
-            for s in steps
+            {"peak": s.peak, "good_per_s": s.good, "statuses": s.load.statuses, "back_s": s.back_s} for s in steps
         ]
         for factor, steps in zip(factors, found, strict=True)
     }
@@ -208,9 +224,8 @@ def fill(report: Report, factors: Sequence[float], found: list[list[Step]], dead
 def _cells(steps: list[Step]) -> list[str]:
     return [
         spread([step.load.offered for step in steps]),
-        spread([step.load.per_second for step in steps]),
+        spread([step.good for step in steps]),
         spread([step.goodput for step in steps]),
-        spread([step.goodput_beside for step in steps]),
         spread([step.load.percentile_ms(0.99) for step in steps]),
         str(sum(step.load.refused for step in steps)),
         spread([step.refused_p99_ms for step in steps]),
@@ -230,14 +245,17 @@ def _cells(steps: list[Step]) -> list[str]:
     show_default=True, help="How many times the peak arrives; any number of times.",
 )  # fmt: skip
 @click.option("--images", type=click.Path(path_type=Path, exists=True), help="Folder or zip; else photos or made ones.")
+@click.option("--apart", is_flag=True, help="Give the service one half of the cores, the client the other.")
 def main(
-    settings: dict[str, str], seconds: float, rounds: int, factors: tuple[float, ...], images: Path | None
+    settings: dict[str, str], seconds: float, rounds: int, factors: tuple[float, ...], images: Path | None, apart: bool
 ) -> Report:
     report, sent = Report("reliability.overload"), load_images(images)
     report.subject["images"] = sent.origin
-    with serving(**settings) as server:
+    service_cpus, client_cpus = halves() if apart else (None, None)
+    with serving(cpus=service_cpus, **settings) as server:
         describe(report, server)
-        found = measure(server, sent, factors, seconds, rounds)
+        report.subject["cores"] = f"{len(service_cpus)} of its own" if service_cpus else "shared with the client"
+        found = measure(server, sent, factors, seconds, rounds, client_cpus=client_cpus)
     fill(report, factors, found, float(settings.get("RESNET_DEADLINE_S", DEADLINE_S)))
     return report
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -80,3 +81,50 @@ def test_models_that_always_have_work_get_equal_time(count: int, batch_s: list[f
     if count == 1:
         assert max(used) - min(used) <= 2 * max(batch_s)
     slots.close()
+
+
+FOREVER_S = 3600.0
+"""A rest of so long is not survived by a test: only what must end it can."""
+
+
+def rested(slots: Slots, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[float]:
+    """The rests that the event loop takes where they are asked for ``times`` times in one turn."""
+    rests: list[float] = []
+    wait = slots._ended.wait
+    monkeypatch.setattr("service.batching.slots.REST_S", FOREVER_S)
+    monkeypatch.setattr(slots._ended, "wait", lambda seconds: (rests.append(seconds), wait(seconds)))
+
+    async def turn() -> None:
+        for _ in range(times):
+            slots.rest_soon()
+        await asyncio.sleep(0)
+
+    asyncio.run(turn())
+    return rests
+
+
+def test_a_rest_ends_when_a_call_does(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots.free = 0
+    future = slots.submit(lambda: None)
+    future.add_done_callback(slots.ended)
+    assert rested(slots, monkeypatch, times=3) == [FOREVER_S]  # one for all that asked
+    assert rested(slots, monkeypatch) == [FOREVER_S]  # and none while that call's slot is not given back
+
+
+def test_there_is_no_rest_while_a_slot_is_free(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rested(slots, monkeypatch) == []
+    slots.free = 0
+    slots.ended(slots.submit(lambda: None))
+    slots.give_back()
+    assert not slots._ended.is_set()  # that call ends no later rest
+    assert rested(slots, monkeypatch) == []
+
+
+def test_a_rest_is_bounded(slots: Slots) -> None:
+    async def turns() -> None:
+        slots.free = 0
+        for _ in range(2):
+            slots.rest_soon()
+            await asyncio.sleep(0)
+
+    asyncio.run(turns())
