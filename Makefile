@@ -22,8 +22,9 @@ CIFAR_TEST ?= ../shared/data/cifar10-test.zip
 # More for pytest: make test-slow TEST_OPTIONS=--all-images
 TEST_OPTIONS ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# A file's tests share what they start; files go out in order, or those of one long test would come last.
-IN_PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
+# One worker more than the cores of the least machine, as tests wait, too. A file's tests share what they start; files
+# go out in order, or those of one long test would come last.
+IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 BENCH_OUT ?= build/bench
 BENCH_STORE ?=

@@ -1,4 +1,7 @@
-"""What a run was about, lane by lane: how many tests passed, failed and were skipped, and the seconds they took."""
+"""What a run was about, lane by lane: how many tests passed, failed and were skipped, and the seconds they took.
+
+A test marked ``slow(first=True)`` is so long that it begins before all others, or the last worker would wait for it.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         found = lane(item.nodeid.partition("::")[0], getattr(item, "fixturenames", ()))
         item.user_properties.append(("lane", found))  # which comes with the report, from whichever process
+    items.sort(key=lambda item: not any(mark.kwargs.get("first") for mark in item.iter_markers("slow")))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

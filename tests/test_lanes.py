@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 
-from tests.lanes import lane
+from tests.lanes import lane, pytest_collection_modifyitems
 
 
 @pytest.mark.parametrize(
@@ -21,3 +23,22 @@ from tests.lanes import lane
 )
 def test_lanes_are_told_by_path_and_data(path: str, fixtures: tuple[str, ...], found: str) -> None:
     assert lane(path, fixtures) == found
+
+
+def test_the_longest_tests_begin_first() -> None:
+    marks = {"a": pytest.mark.slow, "b": pytest.mark.slow(first=True), "c": pytest.mark.reliability}
+    items = [Item(name, mark.mark) for name, mark in marks.items()]
+    pytest_collection_modifyitems(items)  # type: ignore[arg-type]
+    assert [item.nodeid for item in items] == ["b", "a", "c"]
+
+
+@dataclass
+class Item:
+    """As much of ``pytest.Item`` as is asked for."""
+
+    nodeid: str
+    mark: pytest.Mark
+    user_properties: list[tuple[str, object]] = field(default_factory=list)
+
+    def iter_markers(self, name: str) -> list[pytest.Mark]:
+        return [self.mark] if self.mark.name == name else []

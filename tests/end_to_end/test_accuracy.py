@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -14,7 +12,8 @@ import pytest
 
 from export.images.files import read_images
 from tests.cifar import AUTHORS, LabelledImages
-from tests.end_to_end.conftest import ROOT, Reference, Server
+from tests.end_to_end.conftest import Reference, Server
+from tests.exports import exported
 
 pytestmark = pytest.mark.slow
 
@@ -50,8 +49,8 @@ def test_shared_checkpoints_score_what_their_own_code_scores(
     serve: Serve, shared: Path, cifar_test: LabelledImages, tmp_path: Path
 ) -> None:
     for name, checkpoint in AUTHORS.items():
-        command = ["-m", "export", str(shared / "checkpoints" / checkpoint.file), "--arch", f"cifar_{name}"]
-        subprocess.run([sys.executable, *command, "--name", name, "--store", str(tmp_path)], cwd=ROOT, check=True)
+        file = shared / "checkpoints" / checkpoint.file
+        exported(file, "--arch", f"cifar_{name}", "--name", name, "--store", tmp_path)
     with serve(RESNET_MODEL_STORE=str(tmp_path)) as server:
         for name, checkpoint in AUTHORS.items():
             accuracy = top1(server, name, cifar_test)

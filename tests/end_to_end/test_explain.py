@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from PIL import Image
 
 from model_store.transforms import crop_box, to_rgb
 from tests.end_to_end.conftest import ROOT, Reference, picture, running
+from tests.exports import exported
 
 SHIP = (ROOT / "docs" / "images" / "ship.jpg").read_bytes()
 PNG = {"accept": "image/png"}
@@ -171,8 +170,8 @@ def test_the_maps_of_an_exported_network_are_exact(tmp_path: Path) -> None:
     net = build(get_spec("resnet18"), 7, seed=0).eval()
     torch.nn.init.normal_(net.fc.bias, generator=torch.Generator().manual_seed(0))
     torch.save(net.state_dict(), tmp_path / "net.pth")
-    command = [sys.executable, "-m", "export", str(tmp_path / "net.pth"), "--arch", "resnet18", "--name", "seeded"]
-    subprocess.run([*command, "--maps", "5", "--store", str(tmp_path / "store")], cwd=ROOT, check=True)
+    options = ("--arch", "resnet18", "--name", "seeded", "--maps", 5, "--store", tmp_path / "store")
+    exported(tmp_path / "net.pth", *options)
     bias = net.fc.bias.detach().numpy()
     data = picture(4, (500, 375))
     settings = {"RESNET_MODEL_STORE": str(tmp_path / "store"), "RESNET_PRECISION": "fp32", "RESNET_MAX_BATCH": "1"}

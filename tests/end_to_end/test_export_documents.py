@@ -7,8 +7,6 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,16 +23,15 @@ from export.variants.gate import cpu_logits
 from model_store.cpu_features import cpu_features
 from model_store.manifest import MANIFEST_FILE
 from model_store.store import EMBEDDED_MODELS, ModelStore
-from tests.end_to_end.conftest import ROOT
 from tests.end_to_end.test_documents import commands
 from tests.export.http_server import (
     WeightsServer,
-    program_with_table,
     publish_repository,
     publish_torchvision,
     serving,
 )
 from tests.export.origin_files import documented_inputs
+from tests.exports import export
 
 pytestmark = pytest.mark.slow
 
@@ -132,23 +129,17 @@ def test_commands_are_found() -> None:
 def test_a_command_does_what_it_says(command: str, place: Path, store: Path, internet: WeightsServer) -> None:
     if "bf16" in command and not cpu_features().bf16:
         pytest.skip("this CPU has no bf16")
-    words = [sys.executable, "-m", "export"]
     options: list[str] = []
+    table = {}
     if "torchvision/" in command:
         weights = build(SPECS["resnet50"], 1000, seed=0).state_dict()
-        words = program_with_table({"resnet50": publish_torchvision(internet, weights, "resnet50")})
+        table = {"resnet50": publish_torchvision(internet, weights, "resnet50")}
     if "--pretrained" in command:
         options = ["--mirror", internet.url, "--cache", str(place / "cache")]
     options += ["--store", str(store)]
     proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
     environment = {key: value for key, value in os.environ.items() if key not in proxies}
-    done = subprocess.run(
-        [*words, *shlex.split(command.replace("MODEL", "cifar10-resnet16")), *options],
-        cwd=place,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [*shlex.split(command.replace("MODEL", "cifar10-resnet16")), *options]
+    done = export(*words, folder=place, environment=environment, weights=table)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

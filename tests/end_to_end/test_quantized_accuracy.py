@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -23,15 +21,11 @@ from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 from service.providers import Share, open_session
 from tests.cifar import AUTHORS, LabelledImages
-from tests.end_to_end.conftest import ROOT
+from tests.exports import exported
 
 pytestmark = pytest.mark.slow
 
 EMBEDDED = "cifar10-resnet16"
-
-
-def program(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "export", *map(str, words)], cwd=ROOT, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +33,7 @@ def store(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shared checkpoints, exported, and the embedded model."""
     root = tmp_path_factory.mktemp("models")
     for name, checkpoint in AUTHORS.items():
-        program(shared / "checkpoints" / checkpoint.file, "--arch", f"cifar_{name}", "--name", name, "--store", root)
+        exported(shared / "checkpoints" / checkpoint.file, "--arch", f"cifar_{name}", "--name", name, "--store", root)
     embedded = ModelStore(EMBEDDED_MODELS).resolve(EMBEDDED)
     shutil.copytree(embedded.folder, root / EMBEDDED / embedded.manifest.version)
     return root
@@ -58,7 +52,7 @@ def quantized(store: Path, shared: Path, cifar_test: LabelledImages) -> Callable
 def _quantized(store: Path, images: tuple[object, ...], name: str, *options: str) -> Quantized:
     began = perf_counter()
     first = ModelStore(store).versions(name)[0]
-    program("quantize", f"{name}@{first}", "--store", store, *images, *options)
+    exported("quantize", f"{name}@{first}", "--store", store, *images, *options)
     stored = ModelStore(store).resolve(name)
     variant = stored.manifest.variants[-1]
     assert variant.gate

@@ -35,7 +35,7 @@ def with_statistics(net: Classifier) -> Classifier:
     return net.eval()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(first=True)
 def test_1202_layers_export_verify_and_serve(tmp_path: Path) -> None:
     net = with_statistics(build(SPECS[DEEPEST], 10, seed=0))
     torch.save(net.state_dict(), tmp_path / "deep.pth")

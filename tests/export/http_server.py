@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import re
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -230,7 +229,7 @@ def publish_torchvision(server: WeightsServer, state: Mapping[str, Tensor], name
 
     The real table has the hash of the real weights in its URL, which no others
     have. So a test says what the table holds, with ``table_says`` or, for a
-    process of its own, ``program_with_table``, and gives ``server.url`` as mirror.
+    process of its own, ``tests.exports``, and gives ``server.url`` as mirror.
     """
     import torch
 
@@ -247,19 +246,6 @@ def table_says(monkeypatch: pytest.MonkeyPatch, name: str, url: str, weights: st
     from torchvision.models import get_model_weights
 
     monkeypatch.setattr(get_model_weights(name)[weights].value, "url", url)
-
-
-def program_with_table(urls: Mapping[str, str]) -> list[str]:
-    """The words for ``.venv/bin/python -m export`` where torchvision's table has ``urls`` by name."""
-    return [
-        sys.executable,
-        "-c",
-        "from torchvision.models import get_model_weights as table\n"
-        f"for name, url in {dict(urls)!r}.items():\n"
-        "    table(name).DEFAULT.value.url = url\n"
-        "from export.__main__ import cli\n"
-        "cli()\n",
-    ]
 
 
 # A Hugging Face hub.

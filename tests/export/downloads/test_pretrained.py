@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,7 +23,6 @@ from tests.export.http_server import (
     WeightsServer,
     answer,
     break_off,
-    program_with_table,
     publish_repository,
     publish_torchvision,
     serving,
@@ -275,17 +273,6 @@ def test_the_cache_is_where_the_desktop_says(tmp_path: Path) -> None:
     assert default_cache({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "resnet-serving"
     assert default_cache({"XDG_CACHE_HOME": "relative"}) == Path.home() / ".cache" / "resnet-serving"
     assert default_cache({}) == Path.home() / ".cache" / "resnet-serving"
-
-
-@pytest.mark.slow
-def test_a_program_of_its_own_sees_the_tests_table(server: WeightsServer) -> None:
-    """What ``program_with_table`` gives is the command line with another table."""
-    url = publish_torchvision(server, STATE)
-    words = [*program_with_table({"resnet50": url}), "--help"]
-    done = subprocess.run(
-        words, cwd=Path(__file__).parents[3], env=os.environ, capture_output=True, text=True, check=True
-    )
-    assert "CHECKPOINT --arch NAME" in done.stdout
 
 
 def test_torchvision_is_not_imported_before_it_is_needed() -> None:
