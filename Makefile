@@ -22,9 +22,8 @@ CIFAR_TEST ?= ../shared/data/cifar10-test.zip
 # More for pytest: make test-slow TEST_OPTIONS=--all-images
 TEST_OPTIONS ?=
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# One worker more than the cores of the least machine, as tests wait, too. A file's tests share what they start; files
-# go out in order, or those of one long test would come last.
-IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
+# A file's tests share what they start; files go out in order, or those of one long test would come last.
+IN_PARALLEL := --dist loadfile --no-loadscope-reorder $(TEST_OPTIONS)
 
 BENCH_OUT ?= build/bench
 BENCH_STORE ?=
@@ -69,7 +68,7 @@ serve: install ## Serve the embedded model on PORT (default 3000) of HOST (defau
 	@exec $(BIN)/python -m service serve --host $(HOST) --port $(PORT)
 
 test: install-dev ## Run the tests
-	@$(PYTEST) -m "not slow and not reliability and not container" $(IN_PARALLEL)
+	@$(PYTEST) -m "not slow and not reliability and not container" -n 2 $(IN_PARALLEL)
 
 # What tests use besides Python packages, by command and Debian package. Without them their tests are skipped.
 SLOW_TOOLS := chromium:chromium promtool:prometheus kubectl:kubernetes-client
@@ -94,7 +93,7 @@ container-tools: ## Install what container tests use of the system (buildah, pod
 	$(call install_tools,$(CONTAINER_TOOLS))
 
 test-slow: install-dev system-tools ## Run the slow tests: whole exports, accuracy over HTTP, every command of the documents
-	@$(PYTEST) -m "slow and not reliability and not container" $(IN_PARALLEL) --durations 30
+	@$(PYTEST) -m "slow and not reliability and not container" -n 3 $(IN_PARALLEL) --durations 30
 
 reliability-tools: ## Install what tests of faults use of the system (faketime), where this is Debian and you are root
 	$(call install_tools,$(RELIABILITY_TOOLS))

@@ -28,15 +28,18 @@ def reserve(shared_dir: Path) -> bool:
     """Whether this process's files have their room on the disk; where not, its metrics are kept in memory.
 
     prometheus_client maps sparse files into memory: with a full disk, the first write to a hole in one of them is a
-    bus error, which ends the process.
+    bus error, which ends the process. And it cannot read an empty file, so the other workers, which make a page of all
+    files, see one only with its room.
     """
     made: list[Path] = []
     try:
         for kind, size in _BYTES.items():
             path = shared_dir / f"{kind}_{os.getpid()}.db"
-            made.append(path)
-            with path.open("ab") as file:
+            unfinished = path if path.exists() else path.with_suffix(".new")
+            made += [path, unfinished]
+            with unfinished.open("ab") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
+            unfinished.replace(path)
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.metrics.files import forget_dead_workers
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from service.metrics.files import forget_dead_workers, reserve
 
 DEAD = 2**22 - 1  # above the kernel's largest default process id
 
@@ -25,6 +29,28 @@ def test_only_gauges_of_dead_processes_are_forgotten(tmp_path: Path) -> None:
     forget_dead_workers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[2:])
     forget_dead_workers(tmp_path / "none")
+
+
+def test_no_file_is_seen_before_it_has_its_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a page that another worker makes at that moment fails."""
+    pages = []
+    allocate = os.posix_fallocate
+
+    def look(descriptor: int, offset: int, size: int) -> None:
+        pages.append(generate_latest(MultiProcessCollector(None, path=str(tmp_path))))
+        allocate(descriptor, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", look)
+    assert reserve(tmp_path)
+    files = list(tmp_path.iterdir())
+    assert len(pages) == len(files) > 0
+    assert all(file.suffix == ".db" and file.stat().st_size > 0 for file in files)
+
+
+def test_what_a_process_of_that_number_counted_stays(tmp_path: Path) -> None:
+    (tmp_path / f"counter_{os.getpid()}.db").write_bytes(b"counted before")
+    assert reserve(tmp_path)
+    assert (tmp_path / f"counter_{os.getpid()}.db").read_bytes().startswith(b"counted before")
 
 
 # A limit on the size of files stands for a full disk: either refuses the room.
