@@ -35,17 +35,15 @@ _FORKING.set_forkserver_preload(_IMPORTED)
 
 
 def export(
-    *words: object,
-    folder: Path = ROOT,
-    environment: Mapping[str, str] | None = None,
-    weights: Mapping[str, str] | None = None,
+    *words: object, folder: Path = ROOT, weights: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m export` with ``words`` in ``folder``; in ``weights``, torchvision's URLs by network."""
     command = list(map(str, words))
     with tempfile.TemporaryDirectory(prefix="export-") as printed:
         out, err = Path(printed) / "out", Path(printed) / "err"
-        chosen = dict(os.environ if environment is None else environment)
-        program = _FORKING.Process(target=_run, args=(command, folder, chosen, dict(weights or {}), (out, err)))
+        program = _FORKING.Process(
+            target=_run, args=(command, folder, dict(os.environ), dict(weights or {}), (out, err))
+        )
         program.start()
         program.join()
         assert program.exitcode is not None

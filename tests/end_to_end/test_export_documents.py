@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import shlex
 import shutil
 import zipfile
@@ -29,6 +28,7 @@ from tests.export.http_server import (
     publish_repository,
     publish_torchvision,
     serving,
+    without_proxies,
 )
 from tests.export.origin_files import documented_inputs
 from tests.exports import export
@@ -126,7 +126,9 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("command", documented())
-def test_a_command_does_what_it_says(command: str, place: Path, store: Path, internet: WeightsServer) -> None:
+def test_a_command_does_what_it_says(
+    command: str, place: Path, store: Path, internet: WeightsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if "bf16" in command and not cpu_features().bf16:
         pytest.skip("this CPU has no bf16")
     options: list[str] = []
@@ -137,9 +139,8 @@ def test_a_command_does_what_it_says(command: str, place: Path, store: Path, int
     if "--pretrained" in command:
         options = ["--mirror", internet.url, "--cache", str(place / "cache")]
     options += ["--store", str(store)]
-    proxies = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-    environment = {key: value for key, value in os.environ.items() if key not in proxies}
+    without_proxies(monkeypatch)
     words = [*shlex.split(command.replace("MODEL", "cifar10-resnet16")), *options]
-    done = export(*words, folder=place, environment=environment, weights=table)
+    done = export(*words, folder=place, weights=table)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

@@ -229,7 +229,7 @@ def publish_torchvision(server: WeightsServer, state: Mapping[str, Tensor], name
 
     The real table has the hash of the real weights in its URL, which no others
     have. So a test says what the table holds, with ``table_says`` or, for a
-    process of its own, ``tests.exports``, and gives ``server.url`` as mirror.
+    process of its own, ``tests.exports.export``, and gives ``server.url`` as mirror.
     """
     import torch
 

@@ -87,11 +87,11 @@ FOREVER_S = 3600.0
 """A rest of so long is not survived by a test: only what must end it can."""
 
 
-def rested(slots: Slots, monkeypatch: pytest.MonkeyPatch, times: int = 1) -> list[float]:
-    """The rests that the event loop takes where they are asked for ``times`` times in one turn."""
+def rested(slots: Slots, monkeypatch: pytest.MonkeyPatch, times: int = 1, rest_s: float = FOREVER_S) -> list[float]:
+    """The bounds of the rests that the event loop takes where they are asked for ``times`` times in one turn."""
     rests: list[float] = []
     wait = slots._ended.wait
-    monkeypatch.setattr("service.batching.slots.REST_S", FOREVER_S)
+    monkeypatch.setattr("service.batching.slots.REST_S", rest_s)
     monkeypatch.setattr(slots._ended, "wait", lambda seconds: (rests.append(seconds), wait(seconds)))
 
     async def turn() -> None:
@@ -108,7 +108,7 @@ def test_a_rest_ends_when_a_call_does(slots: Slots, monkeypatch: pytest.MonkeyPa
     future = slots.submit(lambda: None)
     future.add_done_callback(slots.ended)
     assert rested(slots, monkeypatch, times=3) == [FOREVER_S]  # one for all that asked
-    assert rested(slots, monkeypatch) == [FOREVER_S]  # and none while that call's slot is not given back
+    assert rested(slots, monkeypatch) == [FOREVER_S]  # over at once while that call's slot is not given back
 
 
 def test_there_is_no_rest_while_a_slot_is_free(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,11 +120,7 @@ def test_there_is_no_rest_while_a_slot_is_free(slots: Slots, monkeypatch: pytest
     assert rested(slots, monkeypatch) == []
 
 
-def test_a_rest_is_bounded(slots: Slots) -> None:
-    async def turns() -> None:
-        slots.free = 0
-        for _ in range(2):
-            slots.rest_soon()
-            await asyncio.sleep(0)
-
-    asyncio.run(turns())
+def test_a_rest_is_over_where_no_call_ends(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    slots.free = 0
+    for _ in range(2):
+        assert rested(slots, monkeypatch, rest_s=0.001) == [0.001]
