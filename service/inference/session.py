@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,9 @@ from model_store.stored_model import StoredModel
 from service.inference.outputs import OutputName
 from service.inference.postprocess import Floats
 from service.inference.precision import choose_variant, passed_over
+from service.inference.spread import Spread
 from service.providers import Share, close, kind, open_session
+from service.providers.base import ProviderSession
 from service.settings import Provider, ProviderSettings
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Session:
     """A variant of ``stored`` on a provider, with a worker's share of the machine.
 
     ``slots`` calls at the same time use all of that share. With ``spread``, a batch that is ``alone`` gets all of
-    it by itself: on a CPU the model is opened a second time, for one call with all cores.
+    it by itself: on a CPU the model is opened a second time for such calls, when they come.
     """
 
     def __init__(
@@ -44,7 +45,6 @@ class Session:
         self._input_shape = (stored.manifest.preprocessing.height, stored.manifest.preprocessing.width, 3)
         self._classes = stored.manifest.outputs.classes
 
-        @functools.cache  # read and hashed once, though it may be opened twice
         def file(provider: Provider) -> tuple[bytes, Precision]:
             variant = choose_variant(stored, precision, provider)
             return stored.read_graph(variant), variant.precision
@@ -56,9 +56,16 @@ class Session:
         self.passed_over = opened.passed_over
         self._session = opened.session
         self._check_signature(stored)
-        self._alone = self._session
+        self._spread: Spread | None = None
         if spread and self.slots > 1 and self.on_cpu:
-            self._alone = open_session(file, self.provider, replace(share, wanted_slots=1), options).session
+            all_cores = replace(share, wanted_slots=1)
+
+            def second() -> ProviderSession:
+                found = open_session(file, self.provider, all_cores, options).session
+                found.run(("logits",), {"image": np.zeros((1, *self._input_shape), np.uint8)})
+                return found
+
+            self._spread = Spread(second, f"model {stored.manifest.name} version {stored.manifest.version}")
         if precision == "auto":
             for reason in passed_over(stored, opened.provider):
                 logger.info("model %s version %s: %s", stored.manifest.name, stored.manifest.version, reason)
@@ -89,13 +96,20 @@ class Session:
 
         ``alone`` says that nothing else is computed meanwhile, so that this call may have all cores.
         """
-        session = self._alone if alone else self._session
-        found = session.run(names, {"image": batch})
+        session = None if self._spread is None else self._spread.session(alone)
+        found = (session or self._session).run(names, {"image": batch})
         return {name: np.asarray(value, dtype=np.float32) for name, value in zip(names, found, strict=True)}
 
     def close(self) -> None:
         """Give a GPU's memory back; nothing may be run any more."""
+        if self._spread is not None:
+            self._spread.close()
         close(self._session)
+
+    def spread(self) -> None:
+        """Have all cores for a batch that is ``alone`` from now on, where it may have them; takes seconds."""
+        if self._spread is not None:
+            self._spread.open()
 
     def warm_up(self, max_batch: int) -> None:
         """Run every batch size, in all slots at once; the first run of a size is slow, as it compiles."""
@@ -103,4 +117,3 @@ class Session:
         with ThreadPoolExecutor(self.slots) as pool:
             for size in range(1, max_batch + 1):
                 list(pool.map(self.run, [blank[:size]] * self.slots))
-        self.run(blank[:1], alone=True)

@@ -96,7 +96,7 @@ class InferenceSettings(Group):
     spread_lone_image: bool = Field(
         True,
         description="On CPUs, an image that comes while nothing else is computed gets all cores, which shortens its "
-        "time; the model is then held in memory twice.",
+        "time; while such images come, the model is held in memory twice.",
     )
     max_batch: int = Field(8, ge=1, le=256, description="Most images in one batch; every size is run before ready.")
     max_delay_s: float = Field(

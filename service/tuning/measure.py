@@ -111,6 +111,7 @@ async def _open(choice: Choice, subject: Subject, loads: tuple[int, ...], runtim
     runtimes.push_async_callback(runtime.stop)
     try:
         await runtime.start()
+        await asyncio.to_thread(runtime.models[0].session.spread)
     except Exception as error:  # noqa: BLE001 - whatever a provider raises; the others may do
         return _Open(choice, None, loads, failure=_line(error))
     return _Open(choice, runtime.models[0], loads)

@@ -59,9 +59,9 @@ def test_warming_up_runs_every_batch_size_in_every_slot(
 ) -> None:
     session = Session(tiny_stored, "cpu", Share(slots))
     sizes: list[int] = []
-    monkeypatch.setattr(session, "run", lambda batch, alone=False: sizes.append(-1 if alone else len(batch)))
+    monkeypatch.setattr(session, "run", lambda batch: sizes.append(len(batch)))
     session.warm_up(4)
-    assert sorted(sizes) == sorted([-1] + [1, 2, 3, 4] * slots)  # -1: one image with all cores
+    assert sorted(sizes) == sorted([1, 2, 3, 4] * slots)
 
 
 def test_a_failure_while_warming_up_is_told(tiny_stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,3 +263,31 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, tiny: TinyModel) ->
     changed = stored.manifest.model_copy(update={"variants": [variant]})
     with pytest.raises(StoreError, match="keeps weights in another file"):
         Session(StoredModel(stored.folder, changed), "cpu", Share(1))
+
+
+@pytest.mark.parametrize(("slots", "spread", "shares"), [(2, True, [2, 1]), (2, False, [2]), (1, True, [1])])
+def test_all_cores_for_a_batch_alone(
+    tiny_stored: StoredModel,
+    tiny: TinyModel,
+    monkeypatch: pytest.MonkeyPatch,
+    slots: int,
+    spread: bool,
+    shares: list[int],
+) -> None:
+    """A second session, one call on all cores, where slots would share them; its answers are the same."""
+    opened: list[int] = []
+
+    def open_it(model: Any, share: Share, *others: Any) -> Any:
+        opened.append(share.slots("cpu"))
+        return CPU.open(model, share, *others)
+
+    monkeypatch.setattr(providers, "PROVIDERS", {"cpu": ExecutionProvider("cpu", lambda: None, open_it)})
+    session = Session(tiny_stored, "cpu", Share(slots), spread=spread)
+    session.warm_up(2)
+    assert opened == [slots]
+    session.spread()
+    assert opened == shares
+    images = some_images(1)
+    for alone in (True, False):
+        np.testing.assert_allclose(session.run(np.stack(images), alone=alone)["logits"], tiny.logits(images), atol=1e-4)
+    session.close()
