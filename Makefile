@@ -101,10 +101,10 @@ reliability-tools: ## Install what tests of faults use of the system (faketime),
 	$(call install_tools,$(RELIABILITY_TOOLS))
 
 test-reliability: install-dev reliability-tools ## Load and break a running service; prints what its promises came to
-	@$(PYTEST) -m reliability -s
+	@$(PYTEST) tests/reliability tests/security -m reliability -s
 
 test-container: install-dev container-tools ## Build the image and run it, where buildah and podman are
-	@$(PYTEST) -m container -rs
+	@$(PYTEST) tests/container -m container -rs
 
 lint: install-dev ## Check style
 	@$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +32,18 @@ def test_the_longest_tests_begin_first() -> None:
     items = [Item(name, mark.mark) for name, mark in marks.items()]
     pytest_collection_modifyitems(items)  # type: ignore[arg-type]
     assert [item.nodeid for item in items] == ["b", "a", "c"]
+
+
+@pytest.mark.parametrize("mark", ["reliability", "container"])
+def test_make_looks_for_marked_tests_where_they_are(mark: str) -> None:
+    """It names folders, as looking through all others takes longer than some lanes."""
+    found = re.search(rf"\$\(PYTEST\) (.+) -m {mark} ", Path("Makefile").read_text())
+    assert found
+    folders = [Path(folder) for folder in found[1].split()]
+    marked = [path for path in Path("tests").rglob("*.py") if f"pytest.mark.{mark}" in path.read_text()]
+    outside = [path for path in marked if not any(path.is_relative_to(folder) for folder in folders)]
+    assert outside in ([], [Path("tests/test_lanes.py")])
+    assert len(marked) > len(outside)
 
 
 @dataclass
