@@ -58,11 +58,13 @@ class Session:
         self._check_signature(stored)
         self._spread: Spread | None = None
         if spread and self.slots > 1 and self.on_cpu:
-            all_cores = replace(share, wanted_slots=1)
+            provider, all_cores = opened.provider, replace(share, wanted_slots=1)
+            blank = np.zeros((1, *self._input_shape), np.uint8)
 
+            # Without ``self``, or only a garbage collection frees its memory, and what is there at start has none.
             def second() -> ProviderSession:
-                found = open_session(file, self.provider, all_cores, options).session
-                found.run(("logits",), {"image": np.zeros((1, *self._input_shape), np.uint8)})
+                found = open_session(file, provider, all_cores, options).session
+                found.run(("logits",), {"image": blank})
                 return found
 
             self._spread = Spread(second, f"model {stored.manifest.name} version {stored.manifest.version}")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import hashlib
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -291,3 +293,20 @@ def test_all_cores_for_a_batch_alone(
     for alone in (True, False):
         np.testing.assert_allclose(session.run(np.stack(images), alone=alone)["logits"], tiny.logits(images), atol=1e-4)
     session.close()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_its_memory_is_freed_without_a_garbage_collection(tiny_stored: StoredModel, closed: bool) -> None:
+    """What there is when a worker becomes ready is never collected (``service.process.memory.settle``)."""
+    gc.collect()
+    gc.disable()
+    try:
+        session = Session(tiny_stored, "cpu", Share(2), spread=True)
+        session.spread()
+        if closed:
+            session.close()
+        whole = weakref.ref(session)
+        del session
+        assert whole() is None
+    finally:
+        gc.enable()
