@@ -6,12 +6,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Final
 
 from service.process.memory import trim
 from service.providers.base import ProviderSession
+from service.tuning.profile import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,7 @@ class Spread:
         self._session: ProviderSession | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spread")
         self._lock = threading.Lock()
-        self._work: Future[None] | None = None
-        self._alone = 0
+        self._alone = 0  # images so far, that come without it
         self._last_s = 0.0
 
     def session(self, alone: bool) -> ProviderSession | None:
@@ -63,10 +63,13 @@ class Spread:
         self._session = None
 
     def _wanted(self) -> None:
-        with self._lock, contextlib.suppress(RuntimeError):  # no thread to be had now: asked again by the next image
+        with self._lock:
             self._alone += 1
-            if self._alone >= _FEW and self._work is None:
-                self._work = self._thread.submit(self._try)
+            if self._alone == _FEW:
+                try:
+                    self._thread.submit(self._try)
+                except RuntimeError:  # no thread to be had now: asked again by the next image
+                    self._alone -= 1
 
     def _try(self) -> None:
         if self._session is not None:  # asked for more than once, while there were no threads
@@ -74,7 +77,8 @@ class Spread:
         try:
             self.open()
         except Exception as error:  # noqa: BLE001 - ONNX Runtime raises classes of its own, without a common base
-            logger.warning("%s: images that come alone get one core as all others: %s", self._model, error)
+            reason = one_line(str(error))
+            logger.warning("%s: images that come alone get one core as all others: %s", self._model, reason)
         else:
             logger.info("%s: opened once more, so that images that come alone get all cores", self._model)
         trim()
@@ -88,7 +92,7 @@ class Spread:
         with self._lock:
             if self._session is None:  # several threads asked
                 return
-            self._session = self._work = None
+            self._session = None
             self._alone = 0
         trim()
         logger.info("%s: its second session is closed, as images come together", self._model)
