@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
 
 from export.graphs.contract import (
     BGR,
@@ -29,8 +30,21 @@ from model_store.manifest import ClassActivationMap, Outputs, Preprocessing
 OPSET: Final = 20
 
 
+class _Features(nn.Module):
+    """``net.features`` as a module, its layers under the names they have in ``net``."""
+
+    def __init__(self, net: Classifier) -> None:
+        super().__init__()
+        for name, layer in net.named_children():
+            self.add_module(name, layer)
+        self._whole = (net,)  # not one of the layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._whole[0].features(x)
+
+
 class ServingGraph(nn.Module):
-    """Pixels to logits, embedding and the top ``k`` class activation maps."""
+    """Pixels to logits, embedding and the top ``k`` class activation maps"""
 
     mean: Tensor
     std: Tensor
@@ -38,7 +52,9 @@ class ServingGraph(nn.Module):
 
     def __init__(self, net: Classifier, preprocessing: Preprocessing, k: int) -> None:
         super().__init__()
-        self.net = net
+        # The exporter would fold each BatchNorm into the convolution before it in the end; now, it takes half as long.
+        self.net = fuse(fx.symbolic_trace(_Features(net)), no_trace=True)
+        self.fc = net.fc
         self.k = k
         mean, std = rgb_normalisation(preprocessing)
         self.register_buffer("mean", torch.from_numpy(mean))
@@ -50,12 +66,12 @@ class ServingGraph(nn.Module):
         x = x.permute(0, 3, 1, 2)
         if self.order is not None:
             x = x.index_select(1, self.order)
-        features = self.net.features(x)
+        features = self.net(x)
         embedding = features.mean(dim=(2, 3))
-        logits = self.net.fc(embedding)
+        logits = self.fc(embedding)
         top = torch.topk(logits, self.k, dim=1).indices
         # A flat index makes a plain Gather in ONNX; weight[top] makes a GatherND, which fewer providers run.
-        weights = self.net.fc.weight.index_select(0, top.flatten()).reshape(-1, self.k, embedding.shape[1])
+        weights = self.fc.weight.index_select(0, top.flatten()).reshape(-1, self.k, embedding.shape[1])
         maps = torch.matmul(weights, features.flatten(2))
         return logits, embedding, maps.reshape(-1, self.k, *features.shape[2:])
 

@@ -98,6 +98,17 @@ def test_export_is_reproducible_and_silent(tiny: ResNet, tiny_graph: Graph, capf
     assert capfd.readouterr() == ("", "")
 
 
+def test_each_batch_norm_is_in_the_convolution_before_it_in_the_file_alone(tiny: ResNet) -> None:
+    """The network is what the file is compared with, so exporting leaves it as it was."""
+    before = {name: value.clone() for name, value in tiny.state_dict().items()}
+    graph = export_graph(tiny, TINY_INPUT)
+    after = tiny.state_dict()
+    assert any(name.endswith("running_mean") for name in after)
+    assert all(torch.equal(after.pop(name), value) for name, value in before.items())
+    assert not after
+    assert "BatchNormalization" not in {node.op_type for node in graph.model.graph.node}
+
+
 def test_channels_the_other_way_round(tiny: ResNet, tmp_path: Path) -> None:
     spec = TINY_INPUT.model_copy(update={"channel_order": "bgr"})
     path = tmp_path / "bgr.onnx"
