@@ -58,18 +58,28 @@ def _cores(report: Report, settings: Mapping[str, str], images: Images, plan: Pl
     if available_cpus() < 2:
         report.hold([Target("two cores over one", None, 1.9, True, note="this machine has one")])
         return
-    loads = over_cores(settings, images.bodies, (1, 2), plan).loads
-    rates = {count: [load.per_second for load in found] for count, found in loads.items()}
+    found = over_cores(settings, images.bodies, (1, 2), plan, bound=True)
+    loads = found.loads
+    rates = {count: [load.per_second for load in runs] for count, runs in loads.items()}
+    bounds = {count: [run.per_second for run in runs] for count, runs in found.bounds.items()}
     gains = ratios(rates[2], rates[1])
     report.table(
         f"Cores, {BUSY_CLIENTS} clients; the client is kept to the same cores",
-        ["cores", "images/s", "over one core", "client CPU ms a request"],
+        ["cores", "images/s", "over one core", "bound, images/s", "bound over one core", "client CPU ms a request"],
         [
-            ["1", spread(rates[1]), "1", spread([load.client_cpu_ms for load in loads[1]])],
-            ["2", spread(rates[2]), spread(gains), spread([load.client_cpu_ms for load in loads[2]])],
+            [
+                str(count),
+                spread(rates[count]),
+                spread(ratios(rates[count], rates[1])),
+                spread(bounds[count]),
+                spread(ratios(bounds[count], bounds[1])),
+                spread([load.client_cpu_ms for load in loads[count]]),
+            ]
+            for count in loads
         ],
     )
-    report.data["cores"] = {count: [summary(load) for load in found] for count, found in loads.items()}
+    report.data["cores"] = {count: [summary(load) for load in runs] for count, runs in loads.items()}
+    report.data["cores_bound"] = bounds
     report.hold([Target("two cores over one", median(gains), 1.9, True)])
 
 

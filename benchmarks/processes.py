@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from benchmarks.bound import Bound, BoundRun
 from benchmarks.load import Client
 from benchmarks.server import bento
 from benchmarks.throughput import BUSY_CLIENTS, Plan
@@ -35,23 +36,33 @@ def start_seconds(settings: Mapping[str, str], times: int) -> tuple[list[float],
 
 @dataclass(frozen=True)
 class Cores:
-    """Closed-loop runs, by how many cores the service and the client were kept to, together."""
+    """Closed-loop runs, by how many cores the service and the client were kept to, together; and the bound's."""
 
     loads: dict[int, list[Load]]
+    bounds: dict[int, list[BoundRun]]
 
 
-def over_cores(settings: Mapping[str, str], bodies: list[bytes], counts: Sequence[int], plan: Plan) -> Cores:
-    """The same service on each number of cores, in turn; the client is kept to the same cores."""
+def over_cores(
+    settings: Mapping[str, str], bodies: list[bytes], counts: Sequence[int], plan: Plan, *, bound: bool = False
+) -> Cores:
+    """The same service on each number of cores, in turn; the client is kept to the same cores.
+
+    With ``bound``, the bound with the plan's largest batches takes its turn beside each.
+    """
     allowed = sorted(os.sched_getaffinity(0))
     loads: dict[int, list[Load]] = {count: [] for count in counts}
+    runs: dict[int, list[BoundRun]] = {count: [] for count in counts}
     with ExitStack() as stack:
         servers = {count: stack.enter_context(bento(settings, allowed[:count])) for count in counts}
         clients = {count: stack.enter_context(Client(bodies, allowed[:count])) for count in counts}
+        bounds = {count: stack.enter_context(Bound(settings, bodies, allowed[:count])) for count in counts if bound}
         for _ in range(plan.rounds):
             for count in counts:
                 url = servers[count].classify
                 loads[count].append(clients[count].closed(url, BUSY_CLIENTS, plan.seconds, plan.warmup_s))
-    return Cores(loads)
+                if bound:
+                    runs[count].append(bounds[count].run(max(plan.batches), plan.seconds, plan.warmup_s / 2))
+    return Cores(loads, runs)
 
 
 def beside_empty_route(settings: Mapping[str, str], bodies: list[bytes], plan: Plan) -> tuple[list[Load], list[Load]]:

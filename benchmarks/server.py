@@ -152,6 +152,11 @@ class Server:
         times = [process.cpu_times() for process in self.processes()]
         return float(sum(t.user + t.system for t in times))
 
+    def loops_cpu_s(self) -> float:
+        """CPU time so far of its workers' first threads, which run their event loops."""
+        threads = [(worker.pid, thread) for worker in self.workers() for thread in worker.threads()]
+        return float(sum(t.user_time + t.system_time for first, t in threads if t.id == first))
+
     def worker_bytes(self) -> int:
         """Resident memory of its largest process: a worker, for the parent holds no model."""
         return max(int(process.memory_info().rss) for process in self.processes())

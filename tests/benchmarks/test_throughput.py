@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.bound import BoundRun
 from benchmarks.report import Report
-from benchmarks.throughput import BUSY_CLIENTS, Rounds, add_tables, targets
+from benchmarks.throughput import BUSY_CLIENTS, Plan, Rounds, add_tables, measure, targets
 from benchmarks.traffic import Load
 
 
@@ -34,6 +35,7 @@ def rounds() -> Rounds:
         overload=[load(95, 1.0, refused_s=(0.01, 0.02)), load(46, 1.0, refused_s=(0.03, 0.04))],
         bearable=[80.0, 30.0],
         server_cpu_ms=[8.4, 16.2],
+        loop_cpu_ms=[0.2, 0.4],
     )
 
 
@@ -49,7 +51,7 @@ def test_targets_are_ratios_inside_a_round(rounds: Rounds) -> None:
         pytest.approx(30.0),  # refusals, ms
         0.0,  # neither answered nor refused
         pytest.approx((80 / 97 + 30 / 48) / 2),  # bearable
-        pytest.approx((0.4 + 0.2) / 2),  # CPU
+        pytest.approx((0.2 + 0.4) / 2),  # CPU of the event loop
     ]
     assert [target.met for target in found.values()] == [True, True, True, True, True, False, True]
 
@@ -66,3 +68,38 @@ def test_tables_have_every_row(rounds: Rounds, tmp_path: Path) -> None:
     raw = json.loads((tmp_path / "r.json").read_text())["data"]["rounds"]
     assert raw["closed"]["16"][0]["per_second"] == 97
     assert raw["overload"][1]["refusal_ms"]["p99"] == pytest.approx(40)
+
+
+class Recorder:
+    """Server, bound and client, which note what is asked of them."""
+
+    classify = "http://localhost/v1/classify"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def cpu_s(self) -> float:
+        return 10.0
+
+    def loops_cpu_s(self) -> float:
+        return 1.0
+
+    def run(self, batch: int, seconds: float, warmup_s: float) -> BoundRun:
+        self.asked.append(f"bound {batch}")
+        return BoundRun(100, 8.0)
+
+    def closed(self, url: str, clients: int, seconds: float, warmup_s: float) -> Load:
+        self.asked.append(f"{clients} clients")
+        return load(90, 0.1)
+
+    def open(self, url: str, rate: float, seconds: float, warmup_s: float) -> Load:
+        return load(90, 0.1)
+
+
+def test_the_order_turns_round_and_the_bound_stays_beside_its_clients() -> None:
+    every: Any = Recorder()
+    found = measure(every, every, every, Plan(rounds=2, clients=(1, BUSY_CLIENTS, 32), batches=(1, 8)))
+    first = ["1 clients", "bound 1", "bound 8", "16 clients", "32 clients"]
+    assert every.asked == [*first, *reversed(first)]
+    assert [len(runs) for runs in (*found.bound.values(), *found.closed.values())] == [2] * 5
+    assert (len(found.server_cpu_ms), len(found.loop_cpu_ms)) == (2, 2)
