@@ -44,7 +44,7 @@ class _Features(nn.Module):
 
 
 class ServingGraph(nn.Module):
-    """Pixels to logits, embedding and the top ``k`` class activation maps"""
+    """Pixels to logits, embedding and the top ``k`` class activation maps."""
 
     mean: Tensor
     std: Tensor
