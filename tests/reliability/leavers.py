@@ -76,13 +76,13 @@ def measure(chosen: dict[str, str], told: Callable[[Server], None] = lambda serv
         told(server)
         found.append(asyncio.run(_queued("HTTP, connection reset", server, lambda: _connections(server))))
         found.append(asyncio.run(_queued("gRPC, call cancelled", server, lambda: _calls(server, port))))
-        found.append(_unless_by_chance(lambda: _expired("gRPC, the client's deadline", server, _infer_all(server, port))))
+        found.append(_repeated(lambda: _expired("gRPC, the client's deadline", server, _infer_all(server, port))))
     with serving(**{**common, "RESNET_DEADLINE_S": str(_PATIENCE_S)}) as server:
-        found.append(_unless_by_chance(lambda: _expired("HTTP, the service's deadline", server, _post(server))))
+        found.append(_repeated(lambda: _expired("HTTP, the service's deadline", server, _post(server))))
     return found
 
 
-def _unless_by_chance(measured: Callable[[], Coroutine[Any, Any, Left]]) -> Left:
+def _repeated(measured: Callable[[], Coroutine[Any, Any, Left]]) -> Left:
     """Once more, three times at most, where more than a batch was computed in vain.
 
     By chance a batch ends just as the deadline passes: its answers come too late, and the next one is under way.
