@@ -78,7 +78,7 @@ class Rounds:
 def measure(server: Server, bound: Bound, client: Client, plan: Plan) -> Rounds:
     """Everything of ``plan``, each in its turn, round after round.
 
-    The bound's best batch is next to the clients it is compared with, and the order turns round, as speed drifts.
+    The bound's largest batches are next to the clients they are compared with. The order turns round, as speed drifts.
     """
     found = Rounds({batch: [] for batch in plan.batches}, {clients: [] for clients in plan.clients})
     url = server.classify

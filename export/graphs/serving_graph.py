@@ -52,7 +52,7 @@ class ServingGraph(nn.Module):
 
     def __init__(self, net: Classifier, preprocessing: Preprocessing, k: int) -> None:
         super().__init__()
-        # The exporter would fold each BatchNorm into the convolution before it in the end; now, it takes half as long.
+        # The exporter would fold each BatchNorm into the convolution before it in the end, in twice the time.
         self.net = fuse(fx.symbolic_trace(_Features(net)), no_trace=True)
         self.fc = net.fc
         self.k = k

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,8 +28,8 @@ from tests.reliability.harness import describe, program, serving
 CLIENTS: Final = 64
 MAX_BATCH: Final = 8
 
-_BEFORE: Final = 16
-"""Images of the one request that keeps the slot while the others queue: some seconds of work."""
+_BEFORE: Final = 32
+"""Images of the one request that keeps the slot while the others queue, and their patience ends: seconds of work."""
 
 _PATIENCE_S: Final = 1.0
 _LIMIT_S: Final = 600.0  # so long that the gate, which knows how slow the images before were, lets all wait
@@ -76,22 +76,10 @@ def measure(chosen: dict[str, str], told: Callable[[Server], None] = lambda serv
         told(server)
         found.append(asyncio.run(_queued("HTTP, connection reset", server, lambda: _connections(server))))
         found.append(asyncio.run(_queued("gRPC, call cancelled", server, lambda: _calls(server, port))))
-        found.append(_repeated(lambda: _expired("gRPC, the client's deadline", server, _infer_all(server, port))))
+        expire = functools.partial(_calls, server, port, _PATIENCE_S)
+        found.append(asyncio.run(_queued("gRPC, the client's deadline", server, expire, "deadline")))
     with serving(**{**common, "RESNET_DEADLINE_S": str(_PATIENCE_S)}) as server:
-        found.append(_repeated(lambda: _expired("HTTP, the service's deadline", server, _post(server))))
-    return found
-
-
-def _repeated(measured: Callable[[], Coroutine[Any, Any, Left]]) -> Left:
-    """Once more, three times at most, where more than a batch was computed in vain.
-
-    By chance a batch ends just as the deadline passes: its answers come too late, and the next one is under way.
-    """
-    found = asyncio.run(measured())
-    for _ in range(2):
-        if found.computed <= MAX_BATCH:
-            break
-        found = asyncio.run(measured())
+        found.append(asyncio.run(_expired("HTTP, the service's deadline", server)))
     return found
 
 
@@ -119,7 +107,7 @@ class _Since:
         return self._more("resnet_stage_seconds_count", stage="read")
 
 
-async def _queued(kind: str, server: Server, send: Callable[[], Awaitable[Leave]]) -> Left:
+async def _queued(kind: str, server: Server, send: Callable[[], Awaitable[Leave]], reason: str = "cancelled") -> Left:
     """Clients queue behind a long request, and go while it is computed."""
     since = _Since(server)
     async with httpx.AsyncClient(base_url=server.url, timeout=_LIMIT_S) as client:
@@ -131,11 +119,11 @@ async def _queued(kind: str, server: Server, send: Callable[[], Awaitable[Leave]
         assert not before.done(), "the long request was over before they left"
         began_s = time.monotonic()
         await leave()
-        await _until(lambda: since.counted("cancelled") >= CLIENTS, "the count of those that left")
+        await _until(lambda: since.counted(reason) >= CLIENTS, "the count of those that left")
         seconds = time.monotonic() - began_s
         assert (await before).status_code == 200
     await _until(lambda: not total(server.metrics(), "resnet_slots_busy"), "the end of the last batch")
-    return Left(kind, "cancelled", CLIENTS, since.counted("cancelled"), since.computed() - _BEFORE, seconds)
+    return Left(kind, reason, CLIENTS, since.counted(reason), since.computed() - _BEFORE, seconds)
 
 
 async def _connections(server: Server) -> Leave:
@@ -153,17 +141,19 @@ async def _connections(server: Server) -> Leave:
     return leave
 
 
-async def _calls(server: Server, port: int) -> Leave:
-    """Calls by gRPC; they leave by cancelling them."""
+async def _calls(server: Server, port: int, patience_s: float | None = None) -> Leave:
+    """Calls by gRPC; they leave by cancelling them, or have left by their deadline."""
     stack = AsyncExitStack()
     client = await stack.enter_async_context(grpc_aio.InferenceServerClient(f"{HOST}:{port}"))
-    infer = await asyncio.to_thread(_infer, server, client, picture(2))
+    infer = await asyncio.to_thread(_infer, server, client, picture(2), patience_s)
     tasks = [asyncio.create_task(infer()) for _ in range(CLIENTS)]
+    if patience_s is not None:
+        await asyncio.wait(tasks)
 
     async def leave() -> None:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await stack.aclose()
 
     return leave
@@ -176,13 +166,13 @@ def _infer(server: Server, client: Any, image: bytes, timeout_s: float | None = 
     return functools.partial(client.infer, server.models()[0]["name"], [tensor], client_timeout=timeout_s)
 
 
-async def _expired(kind: str, server: Server, sending: Awaitable[list[bool]]) -> Left:
+async def _expired(kind: str, server: Server) -> Left:
     """More work than fits into the deadline: what is not done by then is never done."""
     since = _Since(server)
     began_s = time.monotonic()
-    answered = await sending
+    answered = await _post(server)
     missed = len(answered) - sum(answered)
-    await _until(lambda: since.counted("deadline") + since.counted("cancelled") >= missed, "their count")
+    await _until(lambda: since.counted("deadline") >= missed, "their count")
     seconds = time.monotonic() - began_s - _PATIENCE_S
     await _until(lambda: not total(server.metrics(), "resnet_slots_busy"), "the end of the last batch")
     computed = since.computed() - sum(answered)
@@ -195,14 +185,6 @@ async def _post(server: Server) -> list[bool]:
     async with httpx.AsyncClient(base_url=server.url, timeout=_LIMIT_S, limits=limits) as client:
         sent = (client.post("/v1/classify", content=_slow_image()) for _ in range(CLIENTS))
         return [answer.status_code == 200 for answer in await asyncio.gather(*sent)]
-
-
-async def _infer_all(server: Server, port: int) -> list[bool]:
-    """The same by gRPC, with a deadline of the clients'."""
-    async with grpc_aio.InferenceServerClient(f"{HOST}:{port}") as client:
-        infer = await asyncio.to_thread(_infer, server, client, _slow_image(), _PATIENCE_S)
-        outcomes = await asyncio.gather(*(infer() for _ in range(CLIENTS)), return_exceptions=True)
-        return [not isinstance(outcome, BaseException) for outcome in outcomes]
 
 
 def fill(report: Report, found: list[Left]) -> None:
