@@ -20,7 +20,8 @@ class PluginUnavailable(Exception):
 def cpu_device() -> Any:
     """The plugin's CPU, an ``OrtEpDevice`` for ``SessionOptions.add_provider_for_devices``, or ``PluginUnavailable``.
 
-    The first call loads the library. ONNX Runtime keeps it and refuses it twice, so later calls find it there.
+    The first call loads the library. ONNX Runtime keeps it and refuses it twice, so later calls find it there; one
+    that offers no device, as on AMD's, is given back, and refused each time for the same reason.
     """
     try:
         import onnxruntime as ort
@@ -38,7 +39,9 @@ def cpu_device() -> Any:
             except Exception as error:  # ONNX Runtime raises classes of its own, without a common base
                 raise PluginUnavailable(f"the plugin cannot be loaded: {' '.join(str(error).split())}") from error
             devices = [device for device in ort.get_ep_devices() if device.ep_name == name]
+            if not devices:
+                ort.unregister_execution_provider_library(name)
     for device in devices:
         if device.device.type == ort.OrtHardwareDeviceType.CPU:
             return device
-    raise PluginUnavailable("the plugin offers no CPU device")
+    raise PluginUnavailable("the plugin offers no CPU device (Intel's are what it is made for)")

@@ -22,6 +22,7 @@ from model_store.stored_model import StoredModel
 from service.providers import Share, open_session
 from tests.cifar import AUTHORS, LabelledImages
 from tests.exports import exported
+from tests.openvino import need_openvino
 
 pytestmark = pytest.mark.slow
 
@@ -99,7 +100,7 @@ def test_bf16_run_by_openvino_passes_the_same_gate(
     quantized: Callable[..., Quantized], cifar_test: LabelledImages
 ) -> None:
     """The same fp32 file."""
-    pytest.importorskip("onnxruntime_ep_openvino")
+    need_openvino()
     if not cpu_features().bf16:
         pytest.skip("this CPU has no bf16")
     stored, variant, gate = quantized(EMBEDDED, "--precision", "bf16")
@@ -112,6 +113,7 @@ def test_int8_on_openvino_answers_as_on_the_cpu_provider(
     quantized: Callable[..., Quantized], cifar_test: LabelledImages
 ) -> None:
     """The gate ran on ONNX Runtime's CPU provider; its figures hold where int8 is served, float parts in fp32."""
+    need_openvino()
     stored, variant, gate = quantized(EMBEDDED, "--method", "minmax")
     images = real_images(cifar_test.path, stored.manifest.preprocessing, stored.labels())
     opened = open_session(stored.path(variant), "openvino", Share(1))

@@ -20,6 +20,7 @@ from model_store.manifest import Precision
 from model_store.nvidia import GpuUnavailable
 from model_store.openvino_plugin import PluginUnavailable
 from tests.export import colours
+from tests.openvino import need_openvino
 
 PIXELS = np.stack(list(colours.IMAGES.read()))
 
@@ -44,14 +45,14 @@ def test_the_cpu_provider(model: bytes) -> None:
 
 @pytest.mark.parametrize("as_file", [True, False])
 def test_openvino_computes_in_fp32(model: bytes, tmp_path: Path, as_file: bool) -> None:
-    pytest.importorskip("onnxruntime_ep_openvino")
+    need_openvino()
     given = colours.save(tmp_path) if as_file else model
     np.testing.assert_allclose(open_logits(given, "openvino", "fp32")(PIXELS), cpu_logits(model)(PIXELS), atol=1e-4)
 
 
 def test_openvino_computes_in_bf16(model: bytes) -> None:
     """Three digits are right and the fourth is not, or the hint was lost."""
-    pytest.importorskip("onnxruntime_ep_openvino")
+    need_openvino()
     if not cpu_features().bf16:
         pytest.skip("this CPU has no bf16")
     expected = cpu_logits(model)(PIXELS)
@@ -160,7 +161,7 @@ def test_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("provider", ["cpu", "openvino"])
 def test_a_file_that_is_no_model(provider: Any) -> None:
     if provider == "openvino":
-        pytest.importorskip("onnxruntime_ep_openvino")
+        need_openvino()
     with pytest.raises(GateError, match="cannot load") as caught:
         open_logits(b"junk", provider, "int8")
     assert not isinstance(caught.value, ProviderMissing)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ import pytest
 from model_store.stored_model import StoredModel
 from service.providers import Arithmetic, ProviderUnavailable, Share, candidates, open_session
 from service.settings import ProviderSettings
+from tests.openvino import need_openvino
 from tests.service.conftest import TinyModel
 from tests.service.providers.conftest import MODEL, FakeRuntime, check_answers, driver, plugin
 
@@ -111,8 +111,7 @@ def test_where_it_cannot_be_had(
 
 @pytest.fixture
 def real() -> None:
-    if importlib.util.find_spec("onnxruntime_ep_openvino") is None:
-        pytest.skip("onnxruntime-ep-openvino has no wheel for this platform")
+    need_openvino()
 
 
 @pytest.mark.usefixtures("real")
