@@ -20,8 +20,8 @@ class PluginUnavailable(Exception):
 def cpu_device() -> Any:
     """The plugin's CPU, an ``OrtEpDevice`` for ``SessionOptions.add_provider_for_devices``, or ``PluginUnavailable``.
 
-    The first call loads the library. ONNX Runtime keeps it and refuses it twice, so later calls find it there; one
-    that offers no device, as on AMD's, is given back, and refused each time for the same reason.
+    The first call loads the library. ONNX Runtime keeps it and refuses it twice, so later calls find it there. One
+    that offers no device, as on an AMD CPU, is given back: each call then says the same.
     """
     try:
         import onnxruntime as ort
