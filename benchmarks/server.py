@@ -137,7 +137,7 @@ class Server:
 
     def workers(self) -> list[psutil.Process]:
         """BentoML's living workers, the oldest first."""
-        return sorted(filter(_is_worker, self.processes()), key=lambda worker: worker.create_time())
+        return sorted(filter(is_worker, self.processes()), key=lambda worker: worker.create_time())
 
     def usage(self) -> Usage:
         found = self.processes()
@@ -259,7 +259,8 @@ def interrupted_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _is_worker(process: psutil.Process) -> bool:
+def is_worker(process: psutil.Process) -> bool:
+    """Whether it is one of BentoML's workers, and alive."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE and "_bentoml_impl.worker" in " ".join(process.cmdline())
     except psutil.NoSuchProcess:

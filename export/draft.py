@@ -21,8 +21,8 @@ from export.images.image_sets import Pixels
 from export.images.subsets import UNLABELLED, batches
 from export.publishing import publish_next
 from export.reports.progress import shown
-from export.variants.gate import GateError
-from export.variants.gate_providers import open_logits
+from export.variants.gate import GateError, Logits
+from export.variants.gate_providers import ProviderMissing, open_logits
 from model_store.manifest import JpegScaling, Precision, Preprocessing
 from model_store.reports import ROUNDING, Gate, GateProvider
 from model_store.store import ModelStore
@@ -86,10 +86,7 @@ def measure(stored: StoredModel, request: DraftRequest, console: Console) -> Fin
     names = _large(request.images, scaled, request.margin)
     pairs = [_Timed(request.images, names, spec) for spec in (whole, scaled)]
     providers = {v.precision: v.gate.provider if v.gate else "cpu" for v in stored.manifest.variants}
-    runs = {
-        precision: open_logits(stored.path(stored.variant(precision)), provider, precision)
-        for precision, provider in providers.items()
-    }
+    runs = {precision: _opened(stored, precision, provider) for precision, provider in providers.items()}
     agreeing = dict.fromkeys(runs, 0)
     errors = dict.fromkeys(runs, 0.0)
     progress = shown(pairs[0], "comparing whole with scaled", len(names), console)
@@ -107,6 +104,15 @@ def measure(stored: StoredModel, request: DraftRequest, console: Console) -> Fin
     }
     whole_ms, scaled_ms = (1000 * timed.seconds / len(names) for timed in pairs)
     return Findings(gates, whole_ms, scaled_ms)
+
+
+def _opened(stored: StoredModel, precision: Precision, provider: GateProvider) -> Logits:
+    try:
+        return open_logits(stored.path(stored.variant(precision)), provider, precision)
+    except ProviderMissing as error:
+        raise GateError(
+            f"{error}; every variant is compared, {precision} too, so run this on a machine that can serve it"
+        ) from error
 
 
 def _large(source: Path, scaled: Preprocessing, margin: float) -> list[str]:

@@ -19,10 +19,12 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+import psutil
 import pytest
 from PIL import Image
 
 from benchmarks.server import free_port as free_port
+from benchmarks.server import is_worker
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 from model_store.transforms import to_rgb, to_tensor
@@ -70,6 +72,9 @@ class Server:
                 pytest.fail(f"the service ended before it printed {text!r}:\n{''.join(self.log)}")
             self.log.append(line)
             times -= text in line
+
+    def workers(self) -> list[psutil.Process]:
+        return list(filter(is_worker, psutil.Process(self.process.pid).children(recursive=True)))
 
     def stop(self, limit_s: float = 60) -> int:
         """SIGTERM, as an orchestrator sends it; the exit status."""

@@ -94,9 +94,7 @@ def check_complete(server: Server, path: str, count: int) -> None:
 
 def worker_of(server: Server, jobs_dir: Path) -> psutil.Process:
     """The worker that holds a job's claim."""
-    workers = [
-        p for p in psutil.Process(server.process.pid).children() if "_bentoml_impl.worker" in " ".join(p.cmdline())
-    ]
+    workers = server.workers()
     limit = time.monotonic() + LIMIT_S
     while time.monotonic() < limit:
         for worker in workers:

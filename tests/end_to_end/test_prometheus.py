@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 import yaml
 
@@ -248,15 +247,11 @@ def test_prometheus_sees_that_a_worker_was_replaced(tmp_path: Path) -> None:
             return float(found[0]["value"][1]) if found else -1.0
 
         until(lambda: restarts() == 0, "two scrapes")
-        os.kill(_workers(server)[0].pid, signal.SIGKILL)
+        os.kill(server.workers()[0].pid, signal.SIGKILL)
         server.wait_for_line("ready after")
         # Two where the youngest was killed, and a scrape saw the older one alone.
         assert until(lambda: restarts() > 0 and restarts(), "the restart") in (1.0, 2.0)
         assert not prometheus.query(alert("ResnetWorkersRestart"))
-
-
-def _workers(server: Server) -> list[psutil.Process]:
-    return [child for child in psutil.Process(server.process.pid).children(recursive=True) if child.num_threads() > 3]
 
 
 @pytest.mark.slow
@@ -272,7 +267,7 @@ def test_a_killed_worker_leaves_counts_but_no_gauge() -> None:
 
         until(lambda: value('resnet_requests_total{code="200"') >= 6, "both workers' counts")
         assert value("resnet_workers_ready") == 2
-        os.kill(_workers(server)[0].pid, signal.SIGKILL)
+        os.kill(server.workers()[0].pid, signal.SIGKILL)
         server.wait_for_line("ready after")
         until(lambda: value("resnet_workers_ready") == 2, "the replacement is ready")
         assert value('resnet_requests_total{code="200"') >= 6

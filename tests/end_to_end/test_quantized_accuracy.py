@@ -15,14 +15,13 @@ from rich.console import Console
 
 from export.images.image_sets import real_images
 from export.variants.gate import Thresholds, compare, cpu_logits, judge
-from model_store.cpu_features import cpu_features
 from model_store.manifest import Gate, Variant
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
 from service.providers import Share, open_session
 from tests.cifar import AUTHORS, LabelledImages
 from tests.exports import exported
-from tests.openvino import need_openvino
+from tests.openvino import need_bf16, need_openvino
 
 pytestmark = pytest.mark.slow
 
@@ -100,9 +99,7 @@ def test_bf16_run_by_openvino_passes_the_same_gate(
     quantized: Callable[..., Quantized], cifar_test: LabelledImages
 ) -> None:
     """The same fp32 file."""
-    need_openvino()
-    if not cpu_features().bf16:
-        pytest.skip("this CPU has no bf16")
+    need_bf16()
     stored, variant, gate = quantized(EMBEDDED, "--precision", "bf16")
     assert (variant.precision, variant.gated, gate.provider) == ("bf16", True, "openvino")
     assert (variant.file, gate.images) == (stored.variant("fp32").file, cifar_test.count)

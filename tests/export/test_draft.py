@@ -14,6 +14,7 @@ from rich.console import Console
 from export.draft import FEWEST, DraftRequest, Findings, measure, publish
 from export.images.files import read_images
 from export.variants.gate import GateError, Logits, cpu_logits
+from export.variants.gate_providers import ProviderMissing
 from model_store.manifest import ManifestError, load_manifest
 from model_store.store import EMBEDDED_MODELS, ModelStore
 from model_store.stored_model import StoredModel
@@ -171,3 +172,15 @@ def test_every_variant_is_compared_where_its_gate_was_measured(
     gates = found(embedded, DraftRequest("cifar10-resnet16", EMBEDDED_MODELS, photos, margin=1.0), console).gates
     assert sorted(opened) == [("cpu", "fp32"), ("cpu", "int8"), ("openvino", "bf16")]
     assert {precision: gate.provider for precision, gate in gates.items()} == {p: where for where, p in opened}
+
+
+def test_a_variant_that_cannot_run_here_is_named_with_the_way_out(
+    photos: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(path: Path, provider: str, precision: str) -> Logits:
+        raise ProviderMissing(f"{provider}: it is not installed")
+
+    monkeypatch.setattr("export.draft.open_logits", missing)
+    embedded = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
+    with pytest.raises(GateError, match=r"^cpu: it is not installed; every variant .* fp32 too, .* can serve it$"):
+        found(embedded, DraftRequest("cifar10-resnet16", EMBEDDED_MODELS, photos, margin=1.0), console)

@@ -15,12 +15,12 @@ import pytest
 from export.variants import gate_providers as module
 from export.variants.gate import GateError, cpu_logits
 from export.variants.gate_providers import ProviderMissing, check_provider, open_logits
-from model_store.cpu_features import CpuFeatures, cpu_features
+from model_store.cpu_features import CpuFeatures
 from model_store.manifest import Precision
 from model_store.nvidia import GpuUnavailable
 from model_store.openvino_plugin import PluginUnavailable
 from tests.export import colours
-from tests.openvino import need_openvino
+from tests.openvino import need_bf16, need_openvino
 
 PIXELS = np.stack(list(colours.IMAGES.read()))
 
@@ -52,9 +52,7 @@ def test_openvino_computes_in_fp32(model: bytes, tmp_path: Path, as_file: bool) 
 
 def test_openvino_computes_in_bf16(model: bytes) -> None:
     """Three digits are right and the fourth is not, or the hint was lost."""
-    need_openvino()
-    if not cpu_features().bf16:
-        pytest.skip("this CPU has no bf16")
+    need_bf16()
     expected = cpu_logits(model)(PIXELS)
     error = np.abs(open_logits(model, "openvino", "bf16")(PIXELS) - expected).max() / np.abs(expected).max()
     assert 1e-4 < error < 0.1

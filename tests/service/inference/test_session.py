@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from model_store.cpu_features import CpuFeatures, cpu_features
+from model_store.cpu_features import CpuFeatures
 from model_store.manifest import Precision
 from model_store.store import EMBEDDED_MODELS, ModelStore, StoreError
 from model_store.stored_model import StoredModel
@@ -25,7 +25,7 @@ from service.providers import Share
 from service.providers.base import ExecutionProvider
 from service.providers.cpu import CPU
 from service.settings import Provider, ProviderSettings
-from tests.openvino import need_openvino
+from tests.openvino import need_bf16
 from tests.service.conftest import CLASSES, TinyModel, a_gate, publish_tiny
 
 
@@ -204,9 +204,7 @@ def test_bf16_is_the_fp32_file_opened_in_another_arithmetic(
 @pytest.mark.parametrize(("precision", "least", "most"), [("fp32", 0, 1e-4), ("bf16", 1e-4, 0.1)])
 def test_openvino_computes_in_what_it_says(precision: Precision, least: float, most: float) -> None:
     """On the embedded model: fp32 is fp32 where the CPU has bf16, and bf16 is no fp32."""
-    need_openvino()
-    if not cpu_features().bf16:
-        pytest.skip("this CPU has no bf16")
+    need_bf16()
     stored = ModelStore(EMBEDDED_MODELS).resolve("cifar10-resnet16")
     images = list(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
     expected = Session(stored, "cpu", Share(1), "fp32").run(images)["logits"]
